@@ -1,0 +1,109 @@
+"""What Kustomer refuses in a request's body, and the shapes in which it says so."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError
+
+from tests.standin.faults import Answer
+
+# developer.kustomer.com/kustomer-api-docs/reference/errors says 100 kB; read as 1000 bytes each.
+MAX_BODY = 100_000
+
+# Only the first title was captured from Kustomer; the others are ours in its manner.
+TITLES = {
+    "additionalProperties": "Additional properties not allowed",
+    "required": "Missing required property",
+    "enum": "No enum match",
+    "type": "Invalid type",
+    "maxLength": "String is too long",
+    "format": "Format validation failed",
+}
+
+_FORMATS = FormatChecker(["date-time"])
+
+
+@_FORMATS.checks("object-id")
+def _is_object_id(value: object) -> bool:
+    # No page gives the pattern; every id shown has 24 hex digits.
+    return not isinstance(value, str) or re.fullmatch("[0-9a-fA-F]{24}", value) is not None
+
+
+# The body of POST /v1/messages (developer.kustomer.com/api/core-resources/create-message).
+MESSAGE = Draft202012Validator(
+    json.loads(Path(__file__).with_name("create-message.schema.json").read_text("utf-8")),
+    format_checker=_FORMATS,
+)
+
+
+class RefusedError(Exception):
+    """A request is refused with an error answer."""
+
+    def __init__(self, answer: Answer) -> None:
+        """Hold the answer to give."""
+        super().__init__(answer.status)
+        self.answer = answer
+
+
+def refusal(status: int, code: str, message: str) -> RefusedError:
+    """Refuse in the shape that most endpoints use (developer.kustomer.com/docs/concepts/errors)."""
+    return RefusedError(Answer.of(status, {"errors": [{"code": code, "message": message, "meta": {}}]}))
+
+
+def refusal_at(status: int, *entries: Mapping[str, Any]) -> RefusedError:
+    """Refuse in the JSON:API shape of the same page, which captured 400 and 404 answers have."""
+    return RefusedError(Answer.of(status, {"errors": [{"status": status, **entry} for entry in entries]}))
+
+
+def not_found(parameter: str) -> RefusedError:
+    """Refuse a look-up by `parameter`, as captured for customers."""
+    return refusal_at(404, {"source": {"parameter": parameter}, "code": "notfound", "title": "Not Found"})
+
+
+def parse(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+    """Read the body as a JSON object, strictly."""
+    if len(body) > MAX_BODY:
+        raise refusal(413, "payload_too_large", "Request body exceeds 100 kB")
+    if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+        raise refusal(400, "bad_request", "Content-Type must be application/json")
+    try:
+        given = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise refusal(400, "bad_request", "Invalid JSON") from error
+    if not isinstance(given, dict):
+        raise refusal(400, "bad_request", "The body must be a JSON object")
+    return given
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def validate(validator: Draft202012Validator, given: Mapping[str, Any]) -> None:
+    """Refuse what violates the schema, with an entry for each violation."""
+    entries = [entry for error in validator.iter_errors(given) for entry in _violations(error)]
+    if entries:
+        # Each missing property comes as an error of its own, and every such error names them all.
+        raise refusal_at(400, *{json.dumps(entry): entry for entry in entries}.values())
+
+
+def _violations(error: ValidationError) -> Iterator[dict[str, Any]]:
+    """Give an entry for each name at fault, as captured from Kustomer: `detail` is the schema's path."""
+    schema = cast("dict[str, Any]", error.schema)
+    given = cast("dict[str, Any]", error.instance)
+    if error.validator == "required":
+        names = [name for name in schema["required"] if name not in given]
+    elif error.validator == "additionalProperties":
+        names = [name for name in given if name not in schema["properties"]]
+    else:
+        names = ["/".join(str(step) for step in error.absolute_path)]
+    for name in names:
+        yield {
+            "source": {"parameter": name},
+            "code": "badparam",
+            "title": TITLES.get(str(error.validator), "Invalid value"),
+            "detail": "/" + "/".join(str(step) for step in error.absolute_schema_path),
+        }
