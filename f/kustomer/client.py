@@ -1,0 +1,632 @@
+"""Kustomer client.
+
+Shared by the Kustomer steps, not run by itself: sends requests, repeats those that are safe to repeat, and raises
+errors that say what became of the message.
+
+    KustomerError
+    |-- InvalidInput    auth or body is wrong, so nothing was sent
+    |-- CannotConnect   there was no connection, so nothing was sent
+    |   `-- NotTrusted  the server's certificate is not trusted
+    |-- AccessDenied    401, 403: the key is not let in
+    |-- RateLimited     429, for longer than a step may wait
+    |-- Rejected        any other 4xx: the request is wrong
+    |   `-- Conflict    409, or the externalId belongs to something else
+    |-- ServerFailed    5xx, 408: it may have been recorded
+    |-- NoAnswer        the connection broke or timed out: it may have been recorded
+    `-- OddAnswer       an answer that is not Kustomer's, such as a redirect or a web page
+"""
+
+import json
+import math
+import os
+import random
+import socket
+import ssl
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Literal
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
+
+from f.kustomer.inputs import Connection, check, connection
+
+# A TCP and TLS handshake takes well under a second; five leave room for a busy proxy.
+CONNECT_SECONDS = 5.0
+# Longer than Kustomer's slowest answers, shorter than anybody's patience; counts the whole answer, not each byte.
+READ_SECONDS = 30.0
+# Outlasts the one-minute window of every limit: https://developer.kustomer.com/docs/concepts/rate-limits
+BUDGET_SECONDS = 75.0
+# Waits of 2, 4, 8, 16 and 32 s add up to one window.
+LIMITED_ATTEMPTS = 6
+# What is down for longer than two short waits is better retried by the flow, which holds no worker.
+OTHER_ATTEMPTS = 3
+FIRST_WAIT_SECONDS = 2.0
+# A fifth on top keeps parallel jobs from coming back in step.
+JITTER = 0.2
+# No documented limit lasts this long: such a header is taken for a mistake.
+LONGEST_TOLD_SECONDS = 86_400.0
+# Servers of Kustomer's kind close idle connections after 5 s; one closed under a request leaves its outcome unknown.
+IDLE_SECONDS = 4.0
+# Shorter texts are words that any answer may contain.
+SECRET_LENGTH = 4
+# Enough for any reason a person would read, and for as many of them as one looks through.
+LONGEST_REASON = 1_000
+LONGEST_LIST = 200
+
+_HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
+
+Outcome = Literal["not_sent", "rejected", "unknown"]
+Reason = dict[str, str | None]
+
+
+class KustomerError(Exception):
+    """Anything that kept a step from its result. Windmill shows the attributes as ``error.extra``.
+
+    ``status`` is the HTTP status or None; ``outcome`` is what became of it: ``not_sent`` (nothing left the worker),
+    ``rejected`` (Kustomer said no), ``unknown`` (it may be recorded); ``retryable`` is true when running the step
+    again can't double anything and may help; ``retry_after`` is in seconds, or None; ``attempts`` counts the requests
+    of this run, look-ups included; ``request_id`` is the server's name for the last one, or None; ``errors`` are
+    the reasons, each ``{code, title, detail, path}`` of text or None.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        outcome: Outcome,
+        retryable: bool = False,
+        status: int | None = None,
+        retry_after: float | None = None,
+        attempts: int = 0,
+        request_id: str | None = None,
+        errors: list[Reason] | None = None,
+    ) -> None:
+        """Takes the text, which begins with the status where there is one, and the attributes."""
+        super().__init__(text)
+        self.status = status
+        self.outcome = outcome
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.attempts = attempts
+        self.request_id = request_id
+        self.errors = errors or []
+
+
+class InvalidInput(KustomerError):
+    """``auth`` or ``body`` is wrong: ``errors`` has every problem with its path. Nothing was sent."""
+
+
+class CannotConnect(KustomerError):
+    """There was no connection: refused, timed out, host not found. Nothing was sent."""
+
+
+class NotTrusted(CannotConnect):
+    """The server's TLS certificate is not trusted. Nothing was sent, and trying again won't help."""
+
+
+class AccessDenied(KustomerError):
+    """401 or 403: the key is expired, lacks a role, or belongs elsewhere."""
+
+
+class RateLimited(KustomerError):
+    """429 for longer than a step may wait; ``retry_after`` where Kustomer told it."""
+
+
+class Rejected(KustomerError):
+    """Any other 4xx: the request itself is wrong."""
+
+
+class Conflict(Rejected):
+    """409, or what is recorded under this externalId is something else."""
+
+
+class ServerFailed(KustomerError):
+    """5xx or 408: Kustomer may have acted on the request, or not."""
+
+
+class NoAnswer(KustomerError):
+    """The request left, and the connection broke or timed out before the whole answer came."""
+
+
+class OddAnswer(KustomerError):
+    """An answer that is not Kustomer's: a redirect, a web page, a success without an id."""
+
+
+# Nothing was stored, so any request may be repeated.
+HARMLESS = frozenset({CannotConnect, RateLimited})
+# It may have been stored, so only a look-up may be repeated.
+UNCERTAIN = frozenset({ServerFailed, NoAnswer, OddAnswer})
+PASSING = HARMLESS | {ServerFailed, NoAnswer}
+
+
+def _outcome(so_far: Outcome, problem: type[KustomerError] | None) -> Outcome:
+    """Tells what became of a message that was posted once more; nothing makes an unknown outcome known but a look."""
+    if so_far == "unknown" or problem in UNCERTAIN:
+        return "unknown"
+    return so_far if problem in (CannotConnect, NotTrusted) else "rejected"
+
+
+class Answer:
+    """What came back: decoded JSON (None for anything else), or why nothing did; no ``problem`` is a success."""
+
+    def __init__(
+        self,
+        problem: type[KustomerError] | None,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: Any = None,
+        why: str = "",
+    ) -> None:
+        self.problem, self.status, self.headers, self.data, self.why = problem, status, headers or {}, data, why
+
+
+def judge(status: int, data: Any) -> type[KustomerError] | None:
+    """Tells what an answer means; only a 2xx with a JSON object that has ``data.id`` is a success (None).
+
+    Statuses: https://developer.kustomer.com/kustomer-api-docs/reference/errors
+    """
+    if 200 <= status < 300:
+        return None if isinstance(dig(data, "data", "id"), str) and data["data"]["id"] else OddAnswer
+    if status in (401, 403):
+        return AccessDenied
+    if status == 429:
+        return RateLimited
+    if status == 409:
+        return Conflict
+    if status < 400:
+        return OddAnswer
+    return Rejected if status < 500 and status != 408 else ServerFailed
+
+
+def told_wait(headers: Mapping[str, str], now: float) -> float | None:
+    """Returns the seconds that an answer asks to wait, or None where it asks for nothing sensible.
+
+    ``now`` is in epoch seconds and counts where the answer has no date of its own. ``Retry-After`` (seconds or a date)
+    goes before ``x-ratelimit-reset`` (epoch seconds or milliseconds, or seconds from now).
+    https://developer.kustomer.com/docs/concepts/rate-limits
+    """
+    now = _http_date(headers.get("Date")) or now
+    retry_after, reset = headers.get("Retry-After"), _number(headers.get("x-ratelimit-reset"))
+    date = _http_date(retry_after)
+    waits = [_number(retry_after), date and date - now]
+    if reset is not None:
+        waits.append(reset / 1000 - now if reset > 1e11 else reset - now if reset > 1e9 else reset)
+    return next((wait for wait in waits if wait is not None and 0 < wait <= LONGEST_TOLD_SECONDS), None)
+
+
+def next_wait(failures: int, told: float | None, left: float) -> float | None:
+    """Returns the seconds to wait after so many ``failures``, or None where that is more than is ``left``."""
+    wait = told or FIRST_WAIT_SECONDS * 2 ** (failures - 1)
+    return wait if wait <= left else None
+
+
+def reasons(data: Any) -> list[Reason]:
+    """Reads the reasons from either of Kustomer's two error shapes, and from what resembles them.
+
+    https://developer.kustomer.com/docs/concepts/errors
+    """
+    found = data.get("errors", data) if isinstance(data, dict) else data
+    entries = found if isinstance(found, list) else [found]
+    return [reason for entry in entries if any((reason := _reason(entry)).values())]
+
+
+def _reason(entry: Any) -> Reason:
+    if not isinstance(entry, dict):
+        entry = {"detail": entry}
+    source = entry.get("source")
+    place = source if isinstance(source, dict) else {}
+    found = {
+        "code": entry.get("code"),
+        "title": entry.get("title"),
+        "detail": entry.get("detail") or entry.get("message"),
+        "path": place.get("pointer") or place.get("parameter") or place.get("parameters"),
+    }
+    return {name: None if value in (None, "", [], {}) else str(value) for name, value in found.items()}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+def _http_date(text: str | None) -> float | None:
+    try:
+        date = parsedate_to_datetime(text or "")
+        return date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def dig(data: Any, *names: str) -> Any:
+    """Follows ``names`` into nested objects; None where one is missing or isn't an object."""
+    for name in names:
+        data = data.get(name) if isinstance(data, dict) else None
+    return data
+
+
+def _storable(value: Any) -> Any:
+    """Replaces NUL characters, which Windmill's database can't store in a result."""
+    if isinstance(value, dict):
+        return {_storable(name): _storable(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_storable(each) for each in value]
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        data = json.loads(content)
+        return _storable(data) if rb"\u0000" in content else data
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_answer(error: Exception, status: int | None, headers: Mapping[str, str], seconds: float) -> Answer:
+    """Tells what a failure means by how far the request had come, not by the class of the exception."""
+    if status is not None and status >= 400:
+        return Answer(judge(status, None), status, headers)
+    if _wire.begun:
+        late = seconds >= READ_SECONDS
+        why = (
+            f"no complete answer within {READ_SECONDS:g} s" if late else "the connection broke before the answer was in"
+        )
+        return Answer(NoAnswer, status, headers, why=why)
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for kind, why, problem in (
+        (requests.exceptions.ProxyError, "the proxy did not connect", CannotConnect),
+        (ssl.SSLCertVerificationError, "the server's certificate is not trusted", NotTrusted),
+        (NameResolutionError, "the host name was not found", CannotConnect),
+        (ConnectionRefusedError, "the connection was refused", CannotConnect),
+        ((ConnectTimeoutError, TimeoutError), f"no connection within {CONNECT_SECONDS:g} s", CannotConnect),
+        (ssl.SSLError, "no secure connection (TLS) came about", CannotConnect),
+    ):
+        if any(isinstance(each, kind) for each in causes):
+            return Answer(problem, why=why)
+    return Answer(CannotConnect, why=f"no connection ({type(causes[-1]).__name__})")
+
+
+_OUTCOME: dict[Outcome, str] = {
+    "not_sent": "The {0} was not sent.",
+    "rejected": "The {0} was not recorded.",
+    "unknown": "It is unknown whether the {0} was recorded: it may be on the timeline.",
+}
+
+
+def _head(answer: Answer, looking: bool, said: str) -> str:
+    """Says what happened: the status with Kustomer's reasons, or why there is no status."""
+    if answer.status is None:
+        lead: dict[Any, str] = {NoAnswer: "No answer from Kustomer: ", Conflict: "The "}
+        return f"{lead.get(answer.problem, 'No connection to Kustomer: ')}{answer.why}."
+    name = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else "unknown status"
+    where = " on looking for the externalId" if looking else ""
+    return f"{answer.status} {name}{where}{answer.why and f', but {answer.why}'}{said and f': {said}'}."
+
+
+def _sentence(reason: Reason) -> str:
+    text = " - ".join(dict.fromkeys(filter(None, (reason["title"], reason["detail"])))) or reason["code"]
+    return ": ".join(filter(None, (reason["path"], text)))
+
+
+def _role(thing: str, action: str) -> str:
+    """Names a permission: https://developer.kustomer.com/docs/get-started/api-keys-and-roles."""
+    return f"org.permission.{thing}.{action}"
+
+
+def _advice(answer: Answer, looking: bool, said: str, thing: str) -> str:
+    """Says what to do about an answer, beyond trying again."""
+    if answer.problem is NotTrusted:
+        return "Check baseUrl, and which certificates the worker trusts (REQUESTS_CA_BUNDLE)."
+    if answer.problem is CannotConnect:
+        return "Check orgName and baseUrl of the kustomer resource, and whether the worker may reach that host."
+    if answer.problem is AccessDenied:
+        pod = " The key belongs to another pod: set orgName, or baseUrl." if "pod" in said.lower() else ""
+        return (
+            f"Check the key: it needs the role {_role(thing, 'create')}, must not be expired or revoked, may be bound "
+            f"to certain IP addresses, and works on its own organisation's host only (orgName, baseUrl).{pod}"
+        )
+    if answer.problem is RateLimited:
+        if looking or _number(answer.headers.get("x-ratelimit-remaining")) == 0:
+            return "The organisation's limit of requests a minute, shared by all its keys and agents, is used up."
+        return f"The limit of 120 {thing}s a minute for one customer is likely used up; importedAt exempts old ones."
+    if answer.problem is Conflict:
+        return f"Give each {thing} an externalId (and id) of its own."
+    if answer.status == 404:
+        return "Check the ids in the body, and baseUrl: what they name is not in the key's organisation."
+    if answer.status == 413:
+        return "Shorten the longest fields, or attach the text as a file."
+    if answer.problem is Rejected:
+        return (
+            "Correct what Kustomer names above." if said else "Kustomer gave no reason: check the body field by field."
+        )
+    if answer.problem is OddAnswer:
+        return "This is not how Kustomer answers: check orgName, baseUrl and any proxy in between."
+    return ""
+
+
+def _again(outcome: Outcome, retryable: bool, can_look: bool, told: float | None, thing: str) -> str:
+    """Says whether running the step again is safe."""
+    if outcome == "unknown" and not can_look:
+        return (
+            f"Look in Kustomer before you run the step again, as it can't delete a {thing}. Given an externalId, and a "
+            f"key with the role {_role(thing, 'read')}, the step looks by itself."
+        )
+    why = ": it looks for the externalId first" if outcome == "unknown" else ""
+    if retryable:
+        return f"Running the step again{f' in {math.ceil(told)} s' if told else ''} is safe{why}."
+    return f"After that, running the step again is safe{why}." if outcome == "unknown" else ""
+
+
+def _say(text: str) -> None:
+    """Writes one line to the job's log."""
+    print(f"kustomer: {text}", flush=True)
+
+
+class _Wire(threading.local):
+    """What this thread's request has come to, which an exception alone doesn't tell."""
+
+    begun = False
+    limit: threading.Timer | None = None
+
+
+_wire = _Wire()
+
+
+class _Watched:
+    """A connection that notes when a request begins to leave, and bounds the time of the whole answer."""
+
+    sock: socket.socket
+    is_closed: bool
+    connect: Callable[[], None]
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.is_closed:  # connect first, so that a failure to connect is never taken for one after it
+            self.connect()
+        _wire.begun = True
+        super().request(*args, **kwargs)  # type: ignore[misc]
+
+    def getresponse(self) -> Any:
+        # The socket's own timeout begins anew with each byte; this one doesn't.
+        _wire.limit = threading.Timer(READ_SECONDS, _cut, (self.sock,))
+        _wire.limit.daemon = True
+        _wire.limit.start()
+        return super().getresponse()  # type: ignore[misc]
+
+
+def _cut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not SSLSocket's own, which isn't made for another thread
+
+
+class _WatchedHTTP(_Watched, HTTPConnection):
+    pass
+
+
+class _WatchedHTTPS(_Watched, HTTPSConnection):
+    pass
+
+
+class _Adapter(HTTPAdapter):
+    """Makes watched connections, straight or through a proxy. urllib3 repeats nothing by itself."""
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
+        pool.ConnectionCls = _WatchedHTTPS if pool.scheme == "https" else _WatchedHTTP
+        return pool
+
+
+_wires = _Adapter()
+_last_used = 0.0
+
+
+def begin(
+    auth: object, auth_shape: type, body: object, body_shape: type, *, thing: str, words: tuple[str, ...]
+) -> "Call":
+    """Checks what a step was given and opens its run.
+
+    ``thing`` is what it records (``message``); ``words`` are the fields of the body whose text stays out of errors
+    and logs. Raises InvalidInput with every problem of both.
+    """
+    to, problems = connection(auth, auth_shape)
+    value, encoded, wrong = check(body, body_shape)
+    problems += wrong
+    if not problems:
+        return Call(to, thing, value, encoded, [value[word] for word in words if word in value])
+    _say(f"nothing sent: {len(problems)} to correct in auth and body")
+    shown = "; ".join(f"{path} {what}" for path, what in problems[:LONGEST_LIST])
+    more = f"; and {len(problems) - LONGEST_LIST} more" if len(problems) > LONGEST_LIST else ""
+    raise InvalidInput(
+        f"Nothing was sent. To correct: {shown}{more}.",
+        outcome="not_sent",
+        errors=[{"code": "invalid_input", "title": what, "detail": None, "path": path} for path, what in problems],
+    )
+
+
+class Call:
+    """One run of a step: where it sends, what it may still spend, what it has found out."""
+
+    def __init__(self, to: Connection, thing: str, body: dict[str, Any], encoded: bytes, words: list[str]) -> None:
+        """Takes the connection, the name and the checked body of what is recorded, and texts to keep out of errors."""
+        self._to, self._thing, self._body, self._encoded = to, thing, body, encoded
+        secrets = {text for text in (to.key, *words) if len(text) >= SECRET_LENGTH}
+        self._secrets = sorted(secrets, key=len, reverse=True)
+        self._left = BUDGET_SECONDS
+        self._started = time.monotonic()
+        self._attempts = 0
+        self._can_look = False
+        self._outcome: Outcome = "not_sent"
+
+    def create(self, path: str, differs: Callable[[Any, dict[str, Any]], list[str]]) -> dict[str, Any]:
+        """Records the body once, and returns Kustomer's answer or that of the look-up which found it recorded.
+
+        ``path`` is the collection's (``/v1/messages``); ``differs`` names the fields in which a found resource (the
+        ``data`` of an answer) plainly is another one than the body. Without an ``externalId`` only what provably was
+        not stored is sent again. Raises KustomerError.
+        """
+        external_id = self._body.get("externalId", "")
+        self._can_look = bool(external_id)
+        look_up = f"{path}/externalId={quote(external_id, safe='')}"
+
+        def find() -> dict[str, Any] | None:
+            return self._find(look_up, lambda found: differs(found, self._body)) if self._can_look else None
+
+        if found := find():
+            return found
+        for failures in range(1, OTHER_ATTEMPTS + 1):
+            answer = self._ask("POST", path, self._encoded, HARMLESS)
+            if answer.problem is None:
+                return self._done(answer, "recorded")
+            if answer.problem in UNCERTAIN:
+                # A request that was cut off may still be on its way into the database: wait, then look.
+                looked = self._can_look and self._pause(answer, failures)
+            else:
+                looked = self._can_look and answer.problem is Conflict
+            if looked and (found := find()):
+                return found
+            if not (looked and self._can_look and answer.problem in PASSING):
+                break
+        raise self._error(answer)
+
+    def _find(self, path: str, differs: Callable[[Any], list[str]]) -> dict[str, Any] | None:
+        """Looks up what is recorded: the answer, or None where there is none or the key may not see it."""
+        answer = self._ask("GET", path, None, PASSING)
+        if answer.problem is None:
+            if other := differs(answer.data["data"]):
+                found = f"{self._thing} {self._clean(answer.data['data']['id'])}"
+                why = f"externalId is already that of {found}, which has another {' and another '.join(other)}"
+                reason = {"code": "external_id_taken", "title": why, "source": {"pointer": "body.externalId"}}
+                raise self._error(Answer(Conflict, None, answer.headers, {"errors": [reason]}, why), looking=True)
+            return self._done(answer, "was recorded already")
+        if answer.problem is AccessDenied:
+            self._can_look = False
+            _say(
+                f"{answer.status}: the key may not look up a {self._thing} (role {_role(self._thing, 'read')}), "
+                "so running this step twice may record it twice"
+            )
+            return None
+        # JSON:API also allows a success without data for what is absent: https://jsonapi.org/format/#fetching-resources
+        if answer.status == 404 or (isinstance(answer.data, dict) and answer.data.get("data", answer) in (None, [])):
+            return None
+        raise self._error(answer, looking=True)
+
+    def _ask(self, method: str, path: str, body: bytes | None, repeat: frozenset[type[KustomerError]]) -> Answer:
+        """Sends a request, and again while the answer's problem is one of ``repeat`` and the budget allows."""
+        failures = Counter[type[KustomerError] | None]()
+        while True:
+            if self._left < 0:
+                return Answer(CannotConnect, why=f"no time was left after {BUDGET_SECONDS:g} s")
+            answer = self._exchange(method, path, body)
+            if method == "POST":
+                self._outcome = _outcome(self._outcome, answer.problem)
+            failures[answer.problem] += 1
+            attempts = LIMITED_ATTEMPTS if answer.problem is RateLimited else OTHER_ATTEMPTS
+            if answer.problem not in repeat or failures[answer.problem] >= attempts:
+                return answer
+            if not self._pause(answer, failures[answer.problem]):
+                return answer
+
+    def _pause(self, answer: Answer, failures: int) -> bool:
+        """Sleeps before the next request; False where that would take longer than the budget has left."""
+        wait = next_wait(failures, told_wait(answer.headers, time.time()), self._left)
+        if wait is None:
+            return False
+        wait = min(wait * random.uniform(1, 1 + JITTER), self._left)
+        self._left -= wait
+        _say(f"{answer.status or answer.why}; next try in {wait:.1f} s")
+        time.sleep(wait)
+        return True
+
+    def _exchange(self, method: str, path: str, body: bytes | None) -> Answer:
+        """Sends one request and reads the whole answer; never raises for what happens on the way."""
+        global _last_used
+        started = time.monotonic()
+        if started - _last_used > IDLE_SECONDS:
+            _wires.close()
+        self._attempts += 1
+        _wire.begun, _wire.limit = False, None
+        status: int | None = None
+        headers: Mapping[str, str] = {}
+        try:
+            url = self._to.base + path
+            signed = {**_HEADERS, "Authorization": f"Bearer {self._to.key}"}
+            response = _wires.send(
+                # Neither this nor the adapter looks for a netrc, keeps a cookie or follows a redirect: a Session would.
+                requests.Request(method, url, signed, data=body).prepare(),
+                stream=True,
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                verify=os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True,
+                # A proxy could read the key in plain http, which goes no further than this machine.
+                proxies=get_environ_proxies(url) if url.startswith("https:") else {},
+            )
+            status, headers = response.status_code, response.headers
+            content = response.content
+        except Exception as error:
+            answer = _no_answer(error, status, headers, time.monotonic() - started)
+        else:
+            data = _decoded(content)
+            answer = Answer(judge(status, data), status, headers, data)
+        finally:
+            if _wire.limit:
+                _wire.limit.cancel()
+            _last_used = time.monotonic()
+            self._left -= _last_used - started
+        return answer
+
+    def _done(self, answer: Answer, what: str) -> dict[str, Any]:
+        result: dict[str, Any] = answer.data
+        _say(f"{answer.status}, {self._thing} {self._clean(result['data']['id'])} {what}, {self._spent()}")
+        return result
+
+    def _error(self, answer: Answer, looking: bool = False) -> KustomerError:
+        """Builds the error for an answer: what happened, what became of the message, what to do."""
+        problem = answer.problem or OddAnswer
+        outcome = self._outcome
+        passing = problem in PASSING or (problem is OddAnswer and answer.status in range(200, 300))
+        retryable = passing and (outcome != "unknown" or self._can_look)
+        told = told_wait(answer.headers, time.time())
+        errors = [{name: text and self._clean(text) for name, text in each.items()} for each in reasons(answer.data)]
+        said = "; ".join(_sentence(reason) for reason in errors).rstrip(".")
+        text = (
+            _head(answer, looking, said),
+            _OUTCOME[outcome].format(self._thing),
+            _advice(answer, looking, said, self._thing),
+            _again(outcome, retryable, self._can_look, told, self._thing),
+        )
+        request_id = answer.headers.get("x-request-id") or answer.headers.get("x-amz-cf-id")
+        _say(f"{answer.status or answer.why}; {self._thing} {outcome.replace('_', ' ')}, {self._spent()}")
+        return problem(
+            " ".join(filter(None, text)),
+            outcome=outcome,
+            retryable=retryable,
+            status=answer.status,
+            retry_after=told and round(told, 3),
+            attempts=self._attempts,
+            request_id=request_id and self._clean(request_id),
+            errors=errors,
+        )
+
+    def _clean(self, text: str) -> str:
+        """Makes text from outside fit for an error or a log: one line, no secrets, not endless."""
+        for secret in self._secrets:
+            text = text.replace(secret, "[...]")
+        return "".join(each if each.isprintable() else " " for each in text)[:LONGEST_REASON]
+
+    def _spent(self) -> str:
+        many = "" if self._attempts == 1 else "s"
+        return f"{self._attempts} request{many}, {time.monotonic() - self._started:.2f} s"

@@ -1,0 +1,98 @@
+"""What the tests of the steps share: a stand-in for Kustomer, a clock that doesn't wait, and a run that is audited."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from f.kustomer.client import KustomerError
+from f.kustomer.create_message import main
+from tests.standin.kustomer import Kustomer
+
+Body = dict[str, Any]
+
+
+@pytest.fixture
+def kustomer() -> Iterator[Kustomer]:
+    """A stand-in for Kustomer of the test's own."""
+    with Kustomer() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the step would have slept, in order; no test waits for them."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+@pytest.fixture
+def auth(kustomer: Kustomer) -> Body:
+    """A resource whose key may do everything that the step needs."""
+    return {"apiKey": kustomer.keys["full"], "baseUrl": kustomer.url}
+
+
+@pytest.fixture
+def message(kustomer: Kustomer) -> Body:
+    """A realistic message without an externalId."""
+    return {
+        "channel": "email",
+        "direction": "in",
+        "app": "acme-inbox",
+        "conversation": kustomer.conversation,
+        "customer": kustomer.customer,
+        "preview": "Hello, where is my order 1042?",
+        "subject": "Order 1042",
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run of the step came to: its answer or its error, and how many messages it stored."""
+
+    answer: Body | None
+    error: KustomerError | None
+    stored: int
+    requests: int
+
+    @property
+    def failed(self) -> KustomerError:
+        """The error; the test fails where there is none."""
+        assert self.error is not None, f"the step succeeded: {self.answer}"
+        return self.error
+
+    @property
+    def id(self) -> str:
+        """The id of the message; the test fails where there is an error."""
+        assert self.answer is not None, f"the step failed: {self.error!r}"
+        return str(self.answer["data"]["id"])
+
+
+Step = Callable[..., Run]
+
+
+@pytest.fixture
+def run(kustomer: Kustomer, auth: Body) -> Step:
+    """Runs the step and holds what it says against what the stand-in has seen and stored."""
+
+    def audited(body: object, **other: object) -> Run:
+        stored, requests = len(kustomer.messages), len(kustomer.requests)
+        posts = len(kustomer.posts)
+        answer, error = None, None
+        try:
+            answer = main({**auth, **other}, body)  # type: ignore[arg-type, typeddict-item]
+        except KustomerError as raised:
+            error = raised
+        found = Run(answer, error, len(kustomer.messages) - stored, len(kustomer.requests) - requests)
+        if answer:
+            assert answer["data"]["id"] in {each["id"] for each in kustomer.messages}
+        if error and error.outcome == "not_sent":
+            assert len(kustomer.posts) == posts, "a message left the worker"
+        if error and error.outcome in ("not_sent", "rejected"):
+            assert found.stored == 0, "a message is on the timeline"
+        return found
+
+    return audited

@@ -1,0 +1,120 @@
+"""Writes every ``f/kustomer/*.script.yaml`` (`make schema`): names from the docstring, the form from main's types.
+
+The form's dialect is Windmill's, not the whole of JSON Schema:
+https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing
+"""
+
+import importlib
+import inspect
+import json
+import pathlib
+import tempfile
+from typing import Any, get_type_hints
+
+from f.kustomer.inputs import Node
+from tests import windmill_cli
+from tests.standin.windmill import Workspace
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((ROOT / "f").rglob("*.py"))
+
+# The form's word for each kind of a node; what is none of these is an object.
+_TYPES = {"text": "string", "a number": "number", "true or false": "boolean", "a list": "array"}
+
+
+def metadata(script: pathlib.Path) -> dict[str, Any]:
+    """Returns what Windmill knows of a script besides its text: summary, description, lock, kind and schema."""
+    module = importlib.import_module(".".join(script.relative_to(ROOT).with_suffix("").parts))
+    summary, description, *_ = str(inspect.getdoc(module)).split("\n\n")
+    return {
+        "summary": summary.rstrip("."),
+        "description": " ".join(description.split()),
+        "lock": f"!inline {script.relative_to(ROOT).with_suffix('.script.lock')}",
+        "kind": "script",
+        "schema": _schema(getattr(module, "main", None)),
+    }
+
+
+def _schema(main: Any) -> dict[str, Any]:
+    hints = get_type_hints(main, include_extras=True) if main else {}
+    names = [name for name in hints if name != "return"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "order": names,
+        "properties": {name: _parameter(hints[name]) for name in names},
+        "required": names,
+    }
+
+
+def _parameter(hint: type) -> dict[str, Any]:
+    described = {"type": "object", "description": " ".join(str(inspect.getdoc(hint)).split()), "default": None}
+    if hint.__name__.islower():  # named like a resource type
+        return {**described, "format": f"resource-{hint.__name__}"}
+    return {**described, **_object(Node(hint), inner=False)}
+
+
+def _object(node: Node, *, inner: bool) -> dict[str, Any]:
+    # An optional object asks for nothing until something in it is filled in and reveals what goes with it: a required
+    # enumeration that is always shown would be preselected, and half fill an object which nobody touched.
+    revealed = {name for name, each in node.fields.items() if any("showExpr" in about.form for about in each.about)}
+    required = [name for name in node.fields if name in (node.required & revealed if inner else node.required)]
+    properties = {name: _property(each, name in required) for name, each in node.fields.items()}
+    return {"type": "object", "order": list(properties), "properties": properties, "required": required}
+
+
+def _property(node: Node, required: bool) -> dict[str, Any]:
+    kind = _TYPES.get(node.kind, "object")
+    found: dict[str, Any] = {"type": kind, "description": _description(node)}
+    for about in node.about:
+        found |= {**about.form, **({"pattern": about.pattern} if about.pattern else {})}
+    if node.options:
+        found |= {"enum": list(node.options), "disableCreate": True}
+    elif kind == "string" and "format" not in found:
+        found |= {"placeholder": _example(node)} | ({} if required else {"nullable": True})
+    elif kind == "number":
+        found |= {"placeholder": _example(node)}
+    elif node.item:
+        found["items"] = _item(node.item)
+    elif node.fields:
+        found |= _object(node, inner=True)
+    return found
+
+
+def _item(node: Node) -> dict[str, Any]:
+    if not node.fields:
+        return {key: value for key, value in _property(node, True).items() if key != "description"}
+    shape = _object(node, inner=False)
+    # In a list the form reads required from each property: the list beside them is ignored.
+    for name in shape["required"]:
+        shape["properties"][name]["required"] = True
+    return shape
+
+
+def _description(node: Node) -> str:
+    words = [about.description for about in node.about if about.description]
+    for about in node.about:
+        if about.max_length and not about.pattern:
+            words.append(f"At most {about.max_length:,} {'keys' if node.free else 'characters'}.")
+    if (example := _example(node)) and not node.options and node.kind != "true or false":
+        words.append(f"Example: {example}")
+    return " ".join(words)
+
+
+def _example(node: Node) -> str:
+    examples = [about.example for about in node.about if about.example is not None]
+    return "".join(each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in examples)
+
+
+def write() -> None:
+    """Writes every metadata file, in the text that Windmill's CLI gives it, and wmill-lock.yaml with the new hashes."""
+    for script in SCRIPTS:
+        script.with_suffix(".script.yaml").write_text(json.dumps(metadata(script)), encoding="utf-8")
+    windmill_cli.make_stale(ROOT)
+    with Workspace() as workspace, tempfile.TemporaryDirectory() as home:
+        command = f"wmill generate-metadata --schema-only --yes {windmill_cli.at(workspace)}"
+        windmill_cli.run(command, ROOT, pathlib.Path(home))
+
+
+if __name__ == "__main__":
+    write()
