@@ -1,0 +1,61 @@
+"""What is pinned is what runs: each lock holds all that its script needs, and a job has nothing else."""
+
+import json
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from tests import lock
+from tests.standin.worker import JOB_PYTHON
+
+# Prints every installed package with its version and what it needs without extras, as this machine reads the markers.
+INSTALLED = """
+import importlib.metadata as m, json, re
+def needs(d):
+    return [re.match(r'[\\w.-]+', r)[0].lower().replace('_', '-') for r in d.requires or () if 'extra ==' not in r]
+print(json.dumps({d.name.lower().replace('_', '-'): (d.version, needs(d)) for d in m.distributions()}))
+"""
+
+each_script = pytest.mark.parametrize("script", lock.SCRIPTS, ids=lambda script: str(script.stem))
+
+
+def pinned(script: pathlib.Path) -> dict[str, str]:
+    """The packages of a script's lock with their versions; its form is checked on the way."""
+    first, *lines = script.with_suffix(".script.lock").read_text(encoding="utf-8").splitlines()
+    assert first == f"# py: {lock.PYTHON}"
+    assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", line)] == []
+    return dict(line.split("==") for line in lines)
+
+
+def installed() -> dict[str, tuple[str, list[str]]]:
+    """What a job's Python has: name -> (version, names of what it needs)."""
+    ran = subprocess.run([JOB_PYTHON, "-c", INSTALLED], capture_output=True, text=True, check=True)
+    found: dict[str, tuple[str, list[str]]] = json.loads(ran.stdout)
+    return found
+
+
+@each_script
+def test_lock_has_everything_that_is_imported(script: pathlib.Path) -> None:
+    """The script's own imports, those of the modules it shares, and what these packages need in turn."""
+    packages, present = pinned(script), installed()
+    needed = lock.requirements(script)
+    for name in packages:
+        needed |= set(present[name][1])
+    assert needed <= packages.keys()
+
+
+def test_job_has_what_the_locks_pin_and_nothing_else() -> None:
+    """A test that passes here can't lean on a package that a worker doesn't have."""
+    wanted = {name: version for script in lock.SCRIPTS for name, version in pinned(script).items()}
+    assert {name: version for name, (version, _) in installed().items()} == wanted
+
+
+def test_scripts_that_share_a_package_pin_the_same_version() -> None:
+    """A shared module runs with the lock of the step that imports it."""
+    versions: dict[str, set[str]] = {}
+    for script in lock.SCRIPTS:
+        for name, version in pinned(script).items():
+            versions.setdefault(name, set()).add(version)
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}

@@ -1,0 +1,127 @@
+"""What the README says is so: its commands, numbers, errors and examples."""
+
+import json
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+
+from f.kustomer import client, inputs
+from f.kustomer.create_message import main
+from tests import windmill_cli
+from tests.conftest import Body, Step
+from tests.standin.kustomer import Fault, Kustomer
+from tests.standin.worker import ROOT
+from tests.test_errors import every_error, one_of_each
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROSE = " ".join(README.split())
+FLOW: dict[str, Any] = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.S)[0])
+STEP = FLOW["value"]["modules"][0]
+
+
+def evaluate(expression: str, **names: object) -> Any:
+    """What a flow's JavaScript expression gives, with these names in scope."""
+    windmill_cli.need_node()
+    script = f"const {{{', '.join(names)}}} = JSON.parse(process.argv[1]); console.log(JSON.stringify({expression}))"
+    command = [shutil.which("node") or "node", "--eval", script, json.dumps(names)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def test_first_two_commands_are_the_demo_and_the_tests() -> None:
+    """A newcomer sees the step at work, then the proof."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
+    assert [line.strip() for line in "".join(blocks).splitlines()][:2] == ["make demo", "make test"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"Connecting takes at most {client.CONNECT_SECONDS:g} s",
+        f"an answer {client.READ_SECONDS:g} s",
+        f"after {client.BUDGET_SECONDS:g} s nothing new is tried",
+        f"about {client.BUDGET_SECONDS + client.CONNECT_SECONDS + client.READ_SECONDS:g} s at most",
+        f"It tries {client.LIMITED_ATTEMPTS} times for a 429 and {client.OTHER_ATTEMPTS} times for anything else",
+        f"else {client.FIRST_WAIT_SECONDS:g}, 4, 8, 16 and {client.FIRST_WAIT_SECONDS * 2**4:g} s",
+        f"kept for up to {client.IDLE_SECONDS:g} s",
+        f"A body may have {inputs.MAX_BODY_BYTES:,} bytes",
+        f"calls go to `{inputs.DEFAULT_BASE}`",
+    ],
+)
+def test_number_is_the_one_in_the_code(words: str) -> None:
+    """A promise's number can't drift from the constant behind it."""
+    assert words in PROSE
+
+
+def test_fifth_on_top_is_the_jitter_in_the_code() -> None:
+    """The README says it in words."""
+    assert "each up to a fifth longer" in PROSE
+    assert client.JITTER == 1 / 5
+
+
+def test_table_of_errors_has_every_error_once() -> None:
+    """What can be raised is explained."""
+    named = re.findall(r"^\| `(\w+)` \|", README.partition("## When it fails")[2], re.M)
+    assert sorted(named) == sorted(each.__name__ for each in every_error() if each is not client.KustomerError)
+
+
+def test_table_of_errors_is_true(kustomer: Kustomer, run: Step, message: Body) -> None:
+    """Outcome and retryable of an error without an externalId are those that its row tells."""
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*?) \| (.*?) \|", README, re.M)
+    told = {name: (outcomes.split(" or "), retryable == "yes") for name, outcomes, retryable in rows}
+    for error in one_of_each(kustomer, run, message):
+        outcomes, retryable = told[type(error).__name__]
+        assert error.outcome in outcomes
+        assert error.retryable is retryable
+
+
+def test_pinned_cli_is_the_one_that_is_tested() -> None:
+    """The deployment is proven with the version that the README installs."""
+    packages = json.loads((ROOT / "tests" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert f"windmill-cli@{packages['windmill-cli']}" in README
+
+
+def test_picture_is_there_and_small() -> None:
+    """The form is shown, and doesn't weigh on a clone."""
+    picture = ROOT / re.findall(r"!\[.*?\]\((.*?)\)", README)[0]
+    assert 10_000 < picture.stat().st_size < 150_000
+
+
+def test_flow_of_the_readme_passes_the_linter(tmp_path: Any) -> None:
+    """Windmill's own schema of flows takes it."""
+    windmill_cli.need_node()
+    repository = windmill_cli.copy_repository(tmp_path / "repository")
+    flow = repository / "f" / "kustomer" / "record__flow"
+    flow.mkdir()
+    (flow / "flow.yaml").write_text(yaml.safe_dump(FLOW), encoding="utf-8")
+    windmill_cli.run("wmill lint --fail-on-warn", repository, tmp_path)
+
+
+def test_flow_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Body) -> None:
+    """Its expression gives a body that the step takes, and that finds itself again."""
+    given = {
+        "conversation": kustomer.conversation,
+        "customer": kustomer.customer,
+        "subject": "Order 1042",
+        "text": "Hello" * 5_000,
+        "message_id": "<CAF1042@mail.acme.example>",
+    }
+    assert set(given) == set(FLOW["schema"]["order"])
+    body = evaluate(STEP["value"]["input_transforms"]["body"]["expr"], flow_input=given)
+    assert main(auth, body)["data"]["id"] == main(auth, body)["data"]["id"]  # type: ignore[arg-type]
+    assert len(kustomer.messages) == 1
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_flow_of_the_readme_retries_only_what_is_safe(
+    kustomer: Kustomer, auth: Body, message: Body, retryable: bool
+) -> None:
+    """retry_if reads what the step raises."""
+    kustomer.fault(Fault.answer(429, headers={"Retry-After": "600"}) if retryable else Fault.close())
+    with pytest.raises(client.KustomerError) as raised:
+        main(auth, message)  # type: ignore[arg-type]
+    assert evaluate(STEP["retry"]["retry_if"]["expr"], error={"extra": vars(raised.value)}) is retryable
+    assert evaluate(STEP["retry"]["retry_if"]["expr"], error={"name": "ExecutionErr"}) is False
