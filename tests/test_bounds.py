@@ -164,6 +164,13 @@ def test_no_limit_outlives_its_answer(
 # The connection
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may take its time, so that only the limit of connecting is left."""
+    monkeypatch.setattr(client, "READ_SECONDS", 20.0)
+
+
+@pytest.mark.usefixtures("patient")
 @with_and_without_external_id
 def test_a_connection_that_does_not_come_about_is_given_up(
     run: Step, message: Body, waits: list[float], deaf: int, extra: Body
@@ -177,6 +184,7 @@ def test_a_connection_that_does_not_come_about_is_given_up(
     assert "no connection within" in str(error)
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_slow_tls_handshake_is_given_up(run: Step, message: Body) -> None:
     """A server that accepts, and then says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

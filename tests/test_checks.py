@@ -133,9 +133,14 @@ def test_the_three_required_fields_are_enough(run: Callable[..., Run]) -> None:
 @pytest.mark.parametrize("text", ["é", "😀", "\ud83d", "\ude00 \ud83d", "\0\x1f\x7f\u2028", "\\\ud800\\u0041", '"\\"'])
 def test_any_text_arrives_as_it_was(run: Callable[..., Run], message: Body, kustomer: Kustomer, text: str) -> None:
     """Half a surrogate pair too: a text that was cut in the middle of an emoji has one."""
-    body = message | {"preview": text, "meta": {text: [text]}, "location": {text: text}, "externalId": text}
+    body = message | {"preview": text, "meta": {text: [text]}, "location": {text: text}, "subject": text}
     assert run(body).id
     assert json.loads(kustomer.posts[-1].body) == body
+
+
+def test_half_a_character_is_refused_in_an_external_id(run: Callable[..., Run], message: Body) -> None:
+    """No look-up could ask for it, and so the message would be recorded with each run: narrower than published."""
+    assert "half of a character" in str(run(message | {"externalId": "order-\ud83d"}).failed)
 
 
 def test_a_location_takes_fields_of_its_own(run: Callable[..., Run], message: Body, kustomer: Kustomer) -> None:
@@ -395,7 +400,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("character", ["x", "é", "€", "😀", "\ud800", "\n", " "], ids=ascii)
+@pytest.mark.parametrize("character", ["x", "é", "€", "😀", "\n", " "], ids=ascii)
 @pytest.mark.parametrize(("path", "limit"), LIMITS.items())
 def test_a_text_may_be_as_long_as_published_and_no_longer(
     run: Callable[..., Run], message: Body, path: str, limit: int, character: str

@@ -288,6 +288,8 @@ LOOK_UP_FAILS: dict[str, tuple[Fault, Problem, int | None, int, bool]] = {
     "close": (Fault.close(on="GET"), NoAnswer, None, 3, True),
     "429 for an hour": (Fault.answer(429, headers={"Retry-After": "3600"}, on="GET"), RateLimited, 429, 1, True),
     "400": (Fault.answer(400, {"errors": [{"code": "badparam"}]}, on="GET"), Rejected, 400, 1, False),
+    "500 with null data": (Fault.answer(500, {"data": None}, on="GET"), ServerFailed, 500, 3, True),
+    "400 with empty data": (Fault.answer(400, {"data": []}, on="GET"), Rejected, 400, 1, False),
     "a redirect": (Fault.answer(302, headers={"Location": "/v1/here"}, on="GET"), OddAnswer, 302, 1, False),
     "a web page": (Fault.answer(200, b"<html>Log in</html>", on="GET"), OddAnswer, 200, 1, True),
     "empty": (Fault.answer(200, on="GET"), OddAnswer, 200, 1, True),

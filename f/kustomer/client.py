@@ -16,30 +16,38 @@ errors that say what became of the message.
     `-- OddAnswer       an answer that is not Kustomer's, such as a redirect or a web page
 """
 
+import io
 import json
 import math
 import os
 import random
 import socket
 import ssl
+import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from http.client import HTTPResponse
 from typing import Any, Literal
 from urllib.parse import quote
+
+from f.kustomer.inputs import Connection, check, connection
+
+# A ninth of what importing requests costs each job is a guesser of encodings for Response.text, which no step reads.
+# Where it is missing, requests takes UTF-8 instead.
+sys.modules.setdefault("charset_normalizer", None)  # type: ignore[arg-type]
+warnings.filterwarnings("ignore", "Unable to find acceptable character detection")
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
-
-from f.kustomer.inputs import Connection, check, connection
 
 # A TCP and TLS handshake takes well under a second; five leave room for a busy proxy.
 CONNECT_SECONDS = 5.0
@@ -379,19 +387,44 @@ def _say(text: str) -> None:
 
 
 class _Wire(threading.local):
-    """What this thread's request has come to, which an exception alone doesn't tell."""
+    """Whether this thread's request has begun to leave, which an exception alone doesn't tell."""
 
     begun = False
-    limit: threading.Timer | None = None
 
 
 _wire = _Wire()
 
 
+class _Timed(io.RawIOBase):
+    """Reads an answer from a socket, all of it by one deadline; the socket's own timeout begins anew with each byte."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock, self._raw = sock, sock.makefile("rb", buffering=0)
+        self._ends = time.monotonic() + READ_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(max(self._ends - time.monotonic(), 0.001))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _TimedResponse(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp.close()
+        self.fp = io.BufferedReader(_Timed(sock))
+
+
 class _Watched:
     """A connection that notes when a request begins to leave, and bounds the time of the whole answer."""
 
-    sock: socket.socket
+    response_class: type[HTTPResponse] = _TimedResponse
     is_closed: bool
     connect: Callable[[], None]
 
@@ -400,18 +433,6 @@ class _Watched:
             self.connect()
         _wire.begun = True
         super().request(*args, **kwargs)  # type: ignore[misc]
-
-    def getresponse(self) -> Any:
-        # The socket's own timeout begins anew with each byte; this one doesn't.
-        _wire.limit = threading.Timer(READ_SECONDS, _cut, (self.sock,))
-        _wire.limit.daemon = True
-        _wire.limit.start()
-        return super().getresponse()  # type: ignore[misc]
-
-
-def _cut(sock: socket.socket) -> None:
-    with suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not SSLSocket's own, which isn't made for another thread
 
 
 class _WatchedHTTP(_Watched, HTTPConnection):
@@ -431,7 +452,7 @@ class _Adapter(HTTPAdapter):
         return pool
 
 
-_wires = _Adapter()
+_adapter = _Adapter()
 _last_used = 0.0
 
 
@@ -480,34 +501,30 @@ class Call:
         not stored is sent again. Raises KustomerError.
         """
         external_id = self._body.get("externalId", "")
-        self._can_look = bool(external_id)
         look_up = f"{path}/externalId={quote(external_id, safe='')}"
-
-        def find() -> dict[str, Any] | None:
-            return self._find(look_up, lambda found: differs(found, self._body)) if self._can_look else None
-
-        if found := find():
+        self._can_look = bool(external_id)
+        if self._can_look and (found := self._find(look_up, differs)):
             return found
         for failures in range(1, OTHER_ATTEMPTS + 1):
             answer = self._ask("POST", path, self._encoded, HARMLESS)
             if answer.problem is None:
                 return self._done(answer, "recorded")
-            if answer.problem in UNCERTAIN:
-                # A request that was cut off may still be on its way into the database: wait, then look.
-                looked = self._can_look and self._pause(answer, failures)
-            else:
-                looked = self._can_look and answer.problem is Conflict
-            if looked and (found := find()):
+            if not self._can_look or answer.problem not in UNCERTAIN | {Conflict}:
+                break
+            # A request that was cut off may still be on its way into the database: wait, then look.
+            if answer.problem is not Conflict and not self._pause(answer, failures):
+                break
+            if found := self._find(look_up, differs):
                 return found
-            if not (looked and self._can_look and answer.problem in PASSING):
+            if not self._can_look or answer.problem not in PASSING:
                 break
         raise self._error(answer)
 
-    def _find(self, path: str, differs: Callable[[Any], list[str]]) -> dict[str, Any] | None:
+    def _find(self, path: str, differs: Callable[[Any, dict[str, Any]], list[str]]) -> dict[str, Any] | None:
         """Looks up what is recorded: the answer, or None where there is none or the key may not see it."""
         answer = self._ask("GET", path, None, PASSING)
         if answer.problem is None:
-            if other := differs(answer.data["data"]):
+            if other := differs(answer.data["data"], self._body):
                 found = f"{self._thing} {self._clean(answer.data['data']['id'])}"
                 why = f"externalId is already that of {found}, which has another {' and another '.join(other)}"
                 reason = {"code": "external_id_taken", "title": why, "source": {"pointer": "body.externalId"}}
@@ -521,7 +538,8 @@ class Call:
             )
             return None
         # JSON:API also allows a success without data for what is absent: https://jsonapi.org/format/#fetching-resources
-        if answer.status == 404 or (isinstance(answer.data, dict) and answer.data.get("data", answer) in (None, [])):
+        empty = isinstance(answer.data, dict) and answer.data.get("data", answer) in (None, [])
+        if answer.status == 404 or (answer.status == 200 and empty):
             return None
         raise self._error(answer, looking=True)
 
@@ -557,15 +575,15 @@ class Call:
         global _last_used
         started = time.monotonic()
         if started - _last_used > IDLE_SECONDS:
-            _wires.close()
+            _adapter.close()
         self._attempts += 1
-        _wire.begun, _wire.limit = False, None
+        _wire.begun = False
         status: int | None = None
         headers: Mapping[str, str] = {}
         try:
             url = self._to.base + path
             signed = {**_HEADERS, "Authorization": f"Bearer {self._to.key}"}
-            response = _wires.send(
+            response = _adapter.send(
                 # Neither this nor the adapter looks for a netrc, keeps a cookie or follows a redirect: a Session would.
                 requests.Request(method, url, signed, data=body).prepare(),
                 stream=True,
@@ -582,8 +600,6 @@ class Call:
             data = _decoded(content)
             answer = Answer(judge(status, data), status, headers, data)
         finally:
-            if _wire.limit:
-                _wire.limit.cancel()
             _last_used = time.monotonic()
             self._left -= _last_used - started
         return answer

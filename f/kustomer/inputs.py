@@ -66,7 +66,7 @@ class Field:
 
 def _instant(value: str) -> str | None:
     try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:[0-5]\d)", value, re.A | re.I):
+        if re.fullmatch(r"(?ai)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:[0-5]\d)", value):
             datetime.fromisoformat(value.upper())
             return None
     except ValueError:
@@ -226,11 +226,12 @@ def _finish_object(value: dict[str, Any], node: Node, path: str, problems: list[
 
 def _wrong(value: Any, node: Node) -> str | None:
     """Says what is wrong with the type or the limits of a value, or None. Never quotes the value."""
-    kind = _KINDS.get(type(value), type(value).__name__)
-    if node.instead and kind == node.instead.kind:
-        return _wrong(value, node.instead)
+    kind = _KINDS.get(type(value))
     if kind != node.kind:
-        return f"must be {node.kind}{f' or {node.instead.kind}' if node.instead else ''}, not {kind}"
+        if node.instead and kind == node.instead.kind:
+            return _wrong(value, node.instead)
+        wanted = f"{node.kind} or {node.instead.kind}" if node.instead else node.kind
+        return f"must be {wanted}, not {kind or type(value).__name__}"
     if node.options and value not in node.options:
         guess = _nearest(value, node.options)
         return f"must be one of {', '.join(node.options)}{guess and f': did you mean {guess!r}?'}"
@@ -329,16 +330,16 @@ _LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
 def _org_base(text: str) -> str:
-    page = rf"(?:https?://)?({_LABEL})(?:\.api)?\.kustomerapp\.com(?:[/?#].*)?"
-    found = re.fullmatch(page, text, re.I | re.A) or re.fullmatch(f"({_LABEL})", text, re.I | re.A)
+    page = rf"(?ai)(?:https?://)?({_LABEL})(?:\.api)?\.kustomerapp\.com(?:[/?#].*)?"
+    found = re.fullmatch(page, text) or re.fullmatch(f"(?ai)({_LABEL})", text)
     if not found or found[1].lower() in ("api", "www"):
         raise ValueError("must be the name before .kustomerapp.com in your address bar, such as acme")
     return f"https://{found[1].lower()}.api.kustomerapp.com"
 
 
 def _base(text: str) -> str:
-    address = rf"(https?)://({_LABEL}(?:\.{_LABEL})*|\[::1\])(:\d{{1,5}})?((?:/[\w.~-]+)*?)(?:/v1)?/*"
-    found = re.fullmatch(address, text, re.I | re.A)
+    address = rf"(?ai)(https?)://({_LABEL}(?:\.{_LABEL})*|\[::1\])(:\d{{1,5}})?((?:/[\w.~-]+)*?)(?:/v1)?/*"
+    found = re.fullmatch(address, text)
     if not found or int((found[3] or ":0")[1:]) > 65_535:
         raise ValueError("must be an address such as https://api.prod2.kustomerapp.com, without user name or query")
     scheme, host = found[1].lower(), found[2].lower()
