@@ -259,6 +259,16 @@ def test_an_external_id_that_no_address_can_hold_is_not_recorded_twice(
     assert len(kustomer.messages) <= 1
 
 
+def test_a_gateway_s_404_page_after_a_post_is_no_proof(kustomer: Kustomer, run: Step, message: Body) -> None:
+    """Only Kustomer's own answer says that nothing is there; posting on anybody else's could double the message."""
+    page = Fault.answer(404, b"<h1>Not Found</h1>", on="GET")
+    kustomer.fault(Fault.answer(404, on="GET"), Fault.answer(504, store=True), page)
+    error = run(message | EXTERNAL_ID).failed
+    assert (error.outcome, error.retryable) == ("unknown", True)
+    assert run(message | EXTERNAL_ID).stored == 0
+    assert len(kustomer.messages) == 1
+
+
 def test_a_late_message_is_doubled_only_where_kustomer_lets_it_be(kustomer: Kustomer, run: Step, message: Body) -> None:
     """What appears after the look-up that follows a 504 can't be seen by it; running the step again adds none."""
     kustomer.fault(Fault.late_store())

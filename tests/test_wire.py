@@ -644,6 +644,14 @@ def test_an_odd_proxy_sends_nothing(run: Step, message: Body, monkeypatch: pytes
     not_sent(run(message, baseUrl="https://nowhere.invalid"))
 
 
+def test_missing_certificates_are_named_as_the_cause(run: Step, message: Body, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable of the worker that names them, not the resource, has to be mended."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/certificates.pem")
+    error = run(message, baseUrl="https://nowhere.invalid").failed
+    assert (type(error), error.outcome, error.retryable) == (client.NotTrusted, "not_sent", False)
+    assert "REQUESTS_CA_BUNDLE" in str(error)
+
+
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 def test_plain_http_goes_through_no_proxy(
     kustomer: Kustomer, run: Step, message: Body, monkeypatch: pytest.MonkeyPatch, name: str

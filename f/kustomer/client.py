@@ -224,7 +224,7 @@ def reasons(data: Any) -> list[Reason]:
 
     https://developer.kustomer.com/docs/concepts/errors
     """
-    found = data.get("errors", data) if isinstance(data, dict) else data
+    found = (data.get("errors") or data) if isinstance(data, dict) else data
     entries = found if isinstance(found, list) else [found]
     return [reason for entry in entries if any((reason := _reason(entry)).values())]
 
@@ -237,7 +237,7 @@ def _reason(entry: Any) -> Reason:
     found = {
         "code": entry.get("code"),
         "title": entry.get("title"),
-        "detail": entry.get("detail") or entry.get("message"),
+        "detail": entry.get("detail") or entry.get("message") or entry.get("error"),
         "path": place.get("pointer") or place.get("parameter") or place.get("parameters"),
     }
     return {name: None if value in (None, "", [], {}) else str(value) for name, value in found.items()}
@@ -292,6 +292,8 @@ def _no_answer(error: Exception, status: int | None, headers: Mapping[str, str],
             f"no complete answer within {READ_SECONDS:g} s" if late else "the connection broke before the answer was in"
         )
         return Answer(NoAnswer, status, headers, why=why)
+    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
+        return Answer(NotTrusted, why="the file of trusted certificates can't be read")
     causes: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None:
@@ -539,7 +541,9 @@ class Call:
             return None
         # JSON:API also allows a success without data for what is absent: https://jsonapi.org/format/#fetching-resources
         empty = isinstance(answer.data, dict) and answer.data.get("data", answer) in (None, [])
-        if answer.status == 404 or (answer.status == 200 and empty):
+        if answer.status == 404 and self._outcome != "not_sent" and not isinstance(answer.data, dict):
+            answer.problem = ServerFailed  # a gateway's page: after a post it is no proof that nothing is there
+        elif answer.status == 404 or (answer.status == 200 and empty):
             return None
         raise self._error(answer, looking=True)
 
