@@ -4,7 +4,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +12,8 @@ import pytest
 from f.kustomer import client
 from f.kustomer.client import CannotConnect, NoAnswer
 from f.kustomer.create_message import main
-from tests.conftest import Body, Run
+from tests.conftest import Body, Step
 from tests.standin.kustomer import Fault, Kustomer
-
-Step = Callable[..., Run]
 
 EXTERNAL_ID = {"externalId": "order-1042"}
 # Instead of the 30 s for an answer and the 5 s for a connection.

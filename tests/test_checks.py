@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from f.kustomer.client import InvalidInput, KustomerError
 from f.kustomer.create_message import Message
 from f.kustomer.inputs import MAX_BODY_BYTES
-from tests.conftest import Body, Run
+from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
 
 ID = "65a1b2c3d4e5f60718293a4b"
@@ -117,7 +116,7 @@ def size_of(body: object) -> int:
 # What is right
 
 
-def test_every_published_field_is_accepted_and_sent(run: Callable[..., Run], message: Body, kustomer: Kustomer) -> None:
+def test_every_published_field_is_accepted_and_sent(run: Step, message: Body, kustomer: Kustomer) -> None:
     """No field of Kustomer's schema is unknown here, and none is changed on the way."""
     assert set(OPTIONAL) | set(message) == set(Message.__annotations__)
     body = {**OPTIONAL, **message}
@@ -125,25 +124,25 @@ def test_every_published_field_is_accepted_and_sent(run: Callable[..., Run], mes
     assert json.loads(kustomer.posts[-1].body) == body
 
 
-def test_the_three_required_fields_are_enough(run: Callable[..., Run]) -> None:
+def test_the_three_required_fields_are_enough(run: Step) -> None:
     """Whatever else a message needs is Kustomer's to say."""
     assert run({"channel": "voice", "app": "a", "direction": "out"}).id
 
 
 @pytest.mark.parametrize("text", ["é", "😀", "\ud83d", "\ude00 \ud83d", "\0\x1f\x7f\u2028", "\\\ud800\\u0041", '"\\"'])
-def test_any_text_arrives_as_it_was(run: Callable[..., Run], message: Body, kustomer: Kustomer, text: str) -> None:
+def test_any_text_arrives_as_it_was(run: Step, message: Body, kustomer: Kustomer, text: str) -> None:
     """Half a surrogate pair too: a text that was cut in the middle of an emoji has one."""
     body = message | {"preview": text, "meta": {text: [text]}, "location": {text: text}, "subject": text}
     assert run(body).id
     assert json.loads(kustomer.posts[-1].body) == body
 
 
-def test_half_a_character_is_refused_in_an_external_id(run: Callable[..., Run], message: Body) -> None:
+def test_half_a_character_is_refused_in_an_external_id(run: Step, message: Body) -> None:
     """No look-up could ask for it, and so the message would be recorded with each run: narrower than published."""
     assert "half of a character" in str(run(message | {"externalId": "order-\ud83d"}).failed)
 
 
-def test_a_location_takes_fields_of_its_own(run: Callable[..., Run], message: Body, kustomer: Kustomer) -> None:
+def test_a_location_takes_fields_of_its_own(run: Step, message: Body, kustomer: Kustomer) -> None:
     """The published schema leaves this one object open."""
     body = message | {"location": {"floor": 3, "city": "Berlin", "body": {"any": [1, "thing"]}}}
     assert run(body).id
@@ -154,7 +153,7 @@ def test_a_location_takes_fields_of_its_own(run: Callable[..., Run], message: Bo
 
 
 @pytest.mark.parametrize("name", ["channel", "app", "direction"])
-def test_a_missing_required_field_is_refused(run: Callable[..., Run], message: Body, name: str) -> None:
+def test_a_missing_required_field_is_refused(run: Step, message: Body, name: str) -> None:
     """These three are all that Kustomer requires."""
     del message[name]
     assert refused(run(message).failed) == {f"body.{name}": "is missing"}
@@ -175,13 +174,13 @@ def test_a_missing_required_field_is_refused(run: Callable[..., Run], message: B
     ids=str,
 )
 def test_a_missing_field_of_an_inner_object_is_refused(
-    run: Callable[..., Run], message: Body, part: Body, missing: list[str]
+    run: Step, message: Body, part: Body, missing: list[str]
 ) -> None:
     """Each is told at its own place."""
     assert refused(run(message | part).failed) == dict.fromkeys(missing, "is missing")
 
 
-def test_a_queue_needs_an_id_or_a_name(run: Callable[..., Run], message: Body) -> None:
+def test_a_queue_needs_an_id_or_a_name(run: Step, message: Body) -> None:
     """Either will do, both will do, neither won't."""
     assert run(message | {"queue": {"id": ID}}).id
     assert run(message | {"queue": {"external": "amazon-connect"}}).id
@@ -207,9 +206,7 @@ def test_a_queue_needs_an_id_or_a_name(run: Callable[..., Run], message: Body) -
     ],
     ids=repr,
 )
-def test_a_body_that_is_not_an_object_is_refused(
-    run: Callable[..., Run], kustomer: Kustomer, body: object, what: str
-) -> None:
+def test_a_body_that_is_not_an_object_is_refused(run: Step, kustomer: Kustomer, body: object, what: str) -> None:
     """Missing, unresolved or of another type: one problem, at body."""
     problems = refused(run(body).failed)
     assert list(problems) == ["body"]
@@ -271,9 +268,7 @@ TYPED = {
         for value in values
     ],
 )
-def test_a_value_of_the_wrong_type_is_refused(
-    run: Callable[..., Run], message: Body, path: str, kind: str, value: object
-) -> None:
+def test_a_value_of_the_wrong_type_is_refused(run: Step, message: Body, path: str, kind: str, value: object) -> None:
     """The error names the right type at the value's own path, and says nothing else."""
     problems = refused(run(message | at(path, value)).failed)
     assert list(problems) == [shown(path)]
@@ -281,9 +276,7 @@ def test_a_value_of_the_wrong_type_is_refused(
 
 
 @pytest.mark.parametrize("value", [0, NUMBER, False, [ID]], ids=repr)
-def test_an_attachment_that_is_neither_id_nor_object_is_refused(
-    run: Callable[..., Run], message: Body, value: object
-) -> None:
+def test_an_attachment_that_is_neither_id_nor_object_is_refused(run: Step, message: Body, value: object) -> None:
     """A list of attachments holds ids or objects."""
     assert list(refused(run(message | {"attachments": [value]}).failed)) == ["body.attachments[0]"]
 
@@ -314,7 +307,7 @@ def test_an_attachment_that_is_neither_id_nor_object_is_refused(
     ],
 )
 def test_a_value_outside_an_enumeration_is_refused_with_the_nearest(
-    run: Callable[..., Run], message: Body, path: str, value: str, meant: str
+    run: Step, message: Body, path: str, value: str, meant: str
 ) -> None:
     """The guess is one of the right values, which are all named too."""
     problems = refused(run(message | at(path, value)).failed)
@@ -323,9 +316,7 @@ def test_a_value_outside_an_enumeration_is_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize("value", ["zzz", "fax", "\ud800", "x" * 50_000, "\n"], ids=lambda value: ascii(value[:9]))
-def test_a_value_that_is_like_none_gets_the_whole_enumeration(
-    run: Callable[..., Run], message: Body, value: str
-) -> None:
+def test_a_value_that_is_like_none_gets_the_whole_enumeration(run: Step, message: Body, value: str) -> None:
     """No guess is better than a wild one."""
     title = str(refused(run(message | {"direction": value}).failed)["body.direction"])
     assert "in, out" in title
@@ -357,24 +348,20 @@ def test_a_value_that_is_like_none_gets_the_whole_enumeration(
         ("queue.externals", "external"),
     ],
 )
-def test_an_unknown_key_is_refused_with_the_one_likely_meant(
-    run: Callable[..., Run], message: Body, path: str, meant: str
-) -> None:
+def test_an_unknown_key_is_refused_with_the_one_likely_meant(run: Step, message: Body, path: str, meant: str) -> None:
     """At every depth at which the published schema is closed."""
     problems = refused(run(message | at(path, ID)).failed)
     assert f"did you mean {meant!r}" in str(problems[shown(path)])
 
 
 @pytest.mark.parametrize("name", ["directionType", "rev", "redacted", "assignedUsers", "zzz", "{}", "$ref", "0", "é"])
-def test_an_unknown_key_that_is_like_none_is_refused_all_the_same(
-    run: Callable[..., Run], message: Body, name: str
-) -> None:
+def test_an_unknown_key_that_is_like_none_is_refused_all_the_same(run: Step, message: Body, name: str) -> None:
     """What a message has when read can't be given when it is made."""
     assert len(refused(run(message | {name: 1}).failed)) == 1
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\r\nb", "\0", "\ud800", "\u202e", "\u2028", "x" * 10_000, "a b", "a.b[0]"])
-def test_an_odd_key_can_not_break_the_error(run: Callable[..., Run], message: Body, name: str) -> None:
+def test_an_odd_key_can_not_break_the_error(run: Step, message: Body, name: str) -> None:
     """The error stays one printable line of bounded length, in any encoding's reach."""
     error = run(message | {name: 1, "error": {name: 1}, "location": {name: math.nan}}).failed
     assert len(refused(error)) == 3
@@ -403,7 +390,7 @@ LIMITS = {
 @pytest.mark.parametrize("character", ["x", "é", "€", "😀", "\n", " "], ids=ascii)
 @pytest.mark.parametrize(("path", "limit"), LIMITS.items())
 def test_a_text_may_be_as_long_as_published_and_no_longer(
-    run: Callable[..., Run], message: Body, path: str, limit: int, character: str
+    run: Step, message: Body, path: str, limit: int, character: str
 ) -> None:
     """Limits of single texts count characters, whatever their bytes."""
     assert run(message | nested(path, character * limit)).id
@@ -413,13 +400,13 @@ def test_a_text_may_be_as_long_as_published_and_no_longer(
 
 
 @pytest.mark.parametrize("path", ["app", "related", "error.detail", "location.name", "attachments.0.name"])
-def test_a_text_without_a_published_limit_may_be_long(run: Callable[..., Run], message: Body, path: str) -> None:
+def test_a_text_without_a_published_limit_may_be_long(run: Step, message: Body, path: str) -> None:
     """A limit that nobody published would refuse what Kustomer takes."""
     assert run(message | at(path, "x" * 50_000)).id
 
 
 @pytest.mark.parametrize("name", ["meta", "custom"])
-def test_a_free_form_object_has_at_most_100_keys(run: Callable[..., Run], message: Body, name: str) -> None:
+def test_a_free_form_object_has_at_most_100_keys(run: Step, message: Body, name: str) -> None:
     """Empty values count, and keys further inside don't."""
     keys: Body = dict.fromkeys(map(str, range(99)), "") | {"inside": dict.fromkeys(map(str, range(300)), 1)}
     assert run(message | {name: keys}).id
@@ -427,16 +414,14 @@ def test_a_free_form_object_has_at_most_100_keys(run: Callable[..., Run], messag
 
 
 @pytest.mark.parametrize("name", ["source", "meta", "links"])
-def test_the_free_form_objects_of_an_error_have_no_limit_of_keys(
-    run: Callable[..., Run], message: Body, name: str
-) -> None:
+def test_the_free_form_objects_of_an_error_have_no_limit_of_keys(run: Step, message: Body, name: str) -> None:
     """The published schema gives none."""
     assert run(message | {"error": {name: dict.fromkeys(map(str, range(101)), 1)}}).id
 
 
 @pytest.mark.parametrize("filler", ["x", "é", "€", "😀", '"', "\n", "\ud800"], ids=ascii)
 def test_the_encoded_body_may_have_100_000_bytes_and_no_more(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, filler: str
+    run: Step, message: Body, kustomer: Kustomer, filler: str
 ) -> None:
     """Kustomer's limit is in bytes of UTF-8, escapes included, so 100,000 characters may be too many."""
     width = {"é": 2, "€": 3, "😀": 4, '"': 2, "\n": 2, "\ud800": 6}.get(filler, 1)
@@ -447,7 +432,7 @@ def test_the_encoded_body_may_have_100_000_bytes_and_no_more(
     assert list(refused(run(full | {"related": full["related"] + "x"}).failed)) == ["body"]
 
 
-def test_what_is_dropped_does_not_count_towards_the_size(run: Callable[..., Run], message: Body) -> None:
+def test_what_is_dropped_does_not_count_towards_the_size(run: Step, message: Body) -> None:
     """Only what would be sent is measured."""
     assert run(message | {"location": {f"unused{number}": "" for number in range(10_000)}}).id
 
@@ -470,7 +455,7 @@ IDS = [
 
 
 @pytest.mark.parametrize("path", [*IDS, "attachments.0"])
-def test_an_id_has_24_hex_characters(run: Callable[..., Run], message: Body, kustomer: Kustomer, path: str) -> None:
+def test_an_id_has_24_hex_characters(run: Step, message: Body, kustomer: Kustomer, path: str) -> None:
     """In small or capital letters, wherever the published schema wants an id."""
     for right in (ID, OTHER_ID, "0" * 24):
         kustomer.clear()
@@ -497,7 +482,7 @@ def test_an_id_has_24_hex_characters(run: Callable[..., Run], message: Body, kus
     ids=ascii,
 )
 @pytest.mark.parametrize("path", [*IDS, "attachments.0"])
-def test_what_is_no_id_is_refused(run: Callable[..., Run], message: Body, path: str, wrong: str) -> None:
+def test_what_is_no_id_is_refused(run: Step, message: Body, path: str, wrong: str) -> None:
     """A name, a link or a pasted blank is told before Kustomer looks for it in vain."""
     assert list(refused(run(message | at(path, wrong)).failed)) == [shown(path)]
 
@@ -526,7 +511,7 @@ DATES = ["sentAt", "errorAt", "createdAt", "modifiedAt", "importedAt"]
 )
 @pytest.mark.parametrize("name", DATES)
 def test_a_date_time_of_the_published_format_is_accepted(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, name: str, right: str
+    run: Step, message: Body, kustomer: Kustomer, name: str, right: str
 ) -> None:
     """Any fraction, any zone, in the letters of either case that RFC 3339 allows."""
     assert run(message | {name: right}, apiKey=kustomer.keys["admin"]).id
@@ -575,21 +560,19 @@ def test_a_date_time_of_the_published_format_is_accepted(
     ids=ascii,
 )
 @pytest.mark.parametrize("name", DATES)
-def test_what_is_no_date_time_with_a_zone_is_refused(
-    run: Callable[..., Run], message: Body, name: str, wrong: str
-) -> None:
+def test_what_is_no_date_time_with_a_zone_is_refused(run: Step, message: Body, name: str, wrong: str) -> None:
     """A time without a zone would be somebody's guess, a day that isn't in the calendar Kustomer's."""
     assert list(refused(run(message | {name: wrong}).failed)) == [f"body.{name}"]
 
 
 @pytest.mark.parametrize("right", ["DE", "de", "Us"])
-def test_a_country_code_is_two_letters(run: Callable[..., Run], message: Body, right: str) -> None:
+def test_a_country_code_is_two_letters(run: Step, message: Body, right: str) -> None:
     """In either case."""
     assert run(message | {"location": {"countryCode": right}}).id
 
 
 @pytest.mark.parametrize("wrong", ["D", "DEU", "D1", "49", "+4", " D", "DE ", "DE\n", "ÄÖ", "🇩🇪", "\uff24\uff25", "--"])
-def test_a_country_code_of_anything_else_is_refused(run: Callable[..., Run], message: Body, wrong: str) -> None:
+def test_a_country_code_of_anything_else_is_refused(run: Step, message: Body, wrong: str) -> None:
     """Kustomer's schema takes any two characters; those that are no letters are a mistake."""
     assert list(refused(run(message | {"location": {"countryCode": wrong}}).failed)) == ["body.location.countryCode"]
 
@@ -601,7 +584,7 @@ def test_a_country_code_of_anything_else_is_refused(run: Callable[..., Run], mes
     ("polarity", "confidence"), [(-1, -1), (0, 0), (1, 1), (1.0, -1.0), (-1.0, 0.001), (0.0, 1.0), (-0.0, -0.0)]
 )
 def test_a_sentiment_within_its_bounds_is_accepted(
-    run: Callable[..., Run], message: Body, polarity: float, confidence: float
+    run: Step, message: Body, polarity: float, confidence: float
 ) -> None:
     """Both ends are right."""
     assert run(message | {"sentiment": {"polarity": polarity, "confidence": confidence}}).id
@@ -612,7 +595,7 @@ def test_a_sentiment_within_its_bounds_is_accepted(
     [("sentiment.confidence", each) for each in (1.0000001, -1.0000001, 2, -2, 80, 10**30, -(10**30), 1e300)]
     + [("sentiment.polarity", each) for each in (0.5, -0.999, 2, -2, 10**30, 1e300)],
 )
-def test_a_sentiment_out_of_bounds_is_refused(run: Callable[..., Run], message: Body, path: str, wrong: float) -> None:
+def test_a_sentiment_out_of_bounds_is_refused(run: Step, message: Body, path: str, wrong: float) -> None:
     """A percentage is no confidence, and half a mood no polarity."""
     assert list(refused(run(message | at(path, wrong)).failed)) == [shown(path)]
 
@@ -645,7 +628,7 @@ def test_a_sentiment_out_of_bounds_is_refused(run: Callable[..., Run], message: 
     ],
 )
 def test_a_number_that_json_does_not_know_is_refused_wherever_it_is(
-    run: Callable[..., Run], message: Body, path: str, number: float
+    run: Step, message: Body, path: str, number: float
 ) -> None:
     """Not a number, or infinite: at its own place and once, also inside free-form objects."""
     error = run(message | at(path, number)).failed
@@ -659,7 +642,7 @@ def test_a_number_that_json_does_not_know_is_refused_wherever_it_is(
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("place", ["preview", "meta", "custom", "location", "unknown"])
-def test_what_json_does_not_know_is_refused(run: Callable[..., Run], message: Body, place: str, value: object) -> None:
+def test_what_json_does_not_know_is_refused(run: Step, message: Body, place: str, value: object) -> None:
     """A script that calls the step may hand over any Python value."""
     part = {place: value} if place in ("preview", "unknown") else {place: {"inside": [value]}}
     assert refused(run(message | part).failed)
@@ -673,7 +656,7 @@ def test_what_json_does_not_know_is_refused(run: Callable[..., Run], message: Bo
     [[ID], [ID, OTHER_ID], [FILE], [FILE, {**FILE, "_id": OTHER_ID}], [FILE, {**FILE, "sourceId": ID}]],
     ids=str,
 )
-def test_attachments_are_ids_or_objects(run: Callable[..., Run], message: Body, right: list[Any]) -> None:
+def test_attachments_are_ids_or_objects(run: Step, message: Body, right: list[Any]) -> None:
     """Either form will do, also for the same file under two names."""
     assert run(message | {"attachments": right}).id
 
@@ -694,7 +677,7 @@ def test_attachments_are_ids_or_objects(run: Callable[..., Run], message: Body, 
     ],
     ids=str,
 )
-def test_mixed_or_repeated_attachments_are_refused(run: Callable[..., Run], message: Body, wrong: list[Any]) -> None:
+def test_mixed_or_repeated_attachments_are_refused(run: Step, message: Body, wrong: list[Any]) -> None:
     """Also what is the same only for JSON, or once its empty fields are gone."""
     assert list(refused(run(message | {"attachments": wrong}).failed)) == ["body.attachments"]
 
@@ -702,7 +685,7 @@ def test_mixed_or_repeated_attachments_are_refused(run: Callable[..., Run], mess
 # All at once
 
 
-def test_all_problems_come_in_one_error(run: Callable[..., Run], kustomer: Kustomer) -> None:
+def test_all_problems_come_in_one_error(run: Step, kustomer: Kustomer) -> None:
     """One problem hides no other, at whatever depth; not even a look-up leaves the worker."""
     error = run(
         {
@@ -762,16 +745,14 @@ def test_all_problems_come_in_one_error(run: Callable[..., Run], kustomer: Kusto
     assert kustomer.requests == []
 
 
-def test_a_body_that_is_too_large_has_its_other_problems_told_too(run: Callable[..., Run], message: Body) -> None:
+def test_a_body_that_is_too_large_has_its_other_problems_told_too(run: Step, message: Body) -> None:
     """The size is one problem among others, whatever they are."""
     large = message | {"related": "x" * MAX_BODY_BYTES, "text": "Hello"}
     assert set(refused(run(large).failed)) == {"body", "body.text"}
     assert set(refused(run(large | {"meta": {"a": math.nan}}).failed)) == {"body", "body.text", "body.meta.a"}
 
 
-def test_nothing_is_asked_or_looked_up_for_a_wrong_body(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer
-) -> None:
+def test_nothing_is_asked_or_looked_up_for_a_wrong_body(run: Step, message: Body, kustomer: Kustomer) -> None:
     """An externalId, which would be looked for first, doesn't come that far."""
     assert refused(run(message | {"externalId": "acme-1", "size": "large"}).failed)
     assert kustomer.requests == []
@@ -781,9 +762,7 @@ def test_nothing_is_asked_or_looked_up_for_a_wrong_body(
 @pytest.mark.parametrize("number", [1, math.nan], ids=repr)
 @pytest.mark.parametrize("kind", ["objects", "lists"])
 @pytest.mark.parametrize("place", ["meta", "location", "preview", "unknown"])
-def test_no_depth_breaks_the_check(
-    run: Callable[..., Run], message: Body, place: str, kind: str, number: float, depth: int
-) -> None:
+def test_no_depth_breaks_the_check(run: Step, message: Body, place: str, kind: str, number: float, depth: int) -> None:
     """However deep a body is nested, the step records it or refuses it, and raises nothing else."""
     deep: object = 1
     for _ in range(depth):
@@ -812,7 +791,7 @@ LONG = WORDS * 1_000
     ids=lambda part: next(iter(part)),
 )
 def test_an_error_never_quotes_a_value(
-    run: Callable[..., Run], message: Body, capsys: pytest.CaptureFixture[str], part: Body
+    run: Step, message: Body, capsys: pytest.CaptureFixture[str], part: Body
 ) -> None:
     """It might be the message's text: neither the error, nor its attributes, nor the job's log show it."""
     error = run(message | part).failed
@@ -824,9 +803,7 @@ def test_an_error_never_quotes_a_value(
 
 
 @pytest.mark.parametrize("body", [WORDS, [WORDS], f"$res:{WORDS}"], ids=type)
-def test_a_body_of_the_wrong_type_is_not_quoted(
-    run: Callable[..., Run], capsys: pytest.CaptureFixture[str], body: object
-) -> None:
+def test_a_body_of_the_wrong_type_is_not_quoted(run: Step, capsys: pytest.CaptureFixture[str], body: object) -> None:
     """A text in place of the body likely is the message's."""
     error = run(body).failed
     assert refused(error)

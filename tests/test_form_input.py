@@ -2,14 +2,13 @@
 
 import copy
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from f.kustomer.client import InvalidInput
 from f.kustomer.create_message import Message
-from tests.conftest import Body, Run
+from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
 
 ID = "65a1b2c3d4e5f60718293a4b"
@@ -33,7 +32,7 @@ def sent(kustomer: Kustomer) -> Any:
 
 @pytest.mark.parametrize("untouched", [None, "", [], {}], ids=repr)
 def test_a_field_that_nobody_touched_is_not_sent(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, untouched: object
+    run: Step, message: Body, kustomer: Kustomer, untouched: object
 ) -> None:
     """Every optional field of the form may be submitted empty, in each spelling of empty."""
     assert run(dict.fromkeys(Message.__annotations__, untouched) | message).id
@@ -58,7 +57,7 @@ def test_a_field_that_nobody_touched_is_not_sent(
     ids=str,
 )
 def test_an_object_or_list_of_nothing_but_empty_fields_is_not_sent(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, untouched: Body
+    run: Step, message: Body, kustomer: Kustomer, untouched: Body
 ) -> None:
     """What becomes empty at any depth goes too, before anything could be missing in it."""
     assert run(message | untouched).id
@@ -80,7 +79,7 @@ def test_an_object_or_list_of_nothing_but_empty_fields_is_not_sent(
     ids=str,
 )
 def test_what_is_filled_in_beside_an_empty_field_is_sent(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, given: Body, left: Body
+    run: Step, message: Body, kustomer: Kustomer, given: Body, left: Body
 ) -> None:
     """Only the empty parts of an object or a list go."""
     assert run(message | given).id
@@ -93,9 +92,7 @@ def test_what_is_filled_in_beside_an_empty_field_is_sent(
     + [{"error": {"links": {name: value}}} for name, value in DATA.items()],
     ids=str,
 )
-def test_nothing_is_dropped_inside_a_free_form_object(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, free: Body
-) -> None:
+def test_nothing_is_dropped_inside_a_free_form_object(run: Step, message: Body, kustomer: Kustomer, free: Body) -> None:
     """Its insides are data: in custom, for one, null clears an attribute."""
     assert run(message | free).id
     assert sent(kustomer) == message | free
@@ -115,16 +112,14 @@ def test_nothing_is_dropped_inside_a_free_form_object(
     ],
     ids=str,
 )
-def test_false_and_zero_are_answers(run: Callable[..., Run], message: Body, kustomer: Kustomer, answered: Body) -> None:
+def test_false_and_zero_are_answers(run: Step, message: Body, kustomer: Kustomer, answered: Body) -> None:
     """A switch that is off and a number that is 0 are sent as they are."""
     assert run(message | answered).id
     assert sent(kustomer) == message | answered
 
 
 @pytest.mark.parametrize("text", [" ", "\n", "0", "false", "null", "[]", "{}", "\u200b"], ids=ascii)
-def test_text_that_only_looks_empty_is_sent(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, text: str
-) -> None:
+def test_text_that_only_looks_empty_is_sent(run: Step, message: Body, kustomer: Kustomer, text: str) -> None:
     """A blank or the word null in a text is somebody's text."""
     assert run(message | {"preview": text}).id
     assert sent(kustomer) == message | {"preview": text}
@@ -132,7 +127,7 @@ def test_text_that_only_looks_empty_is_sent(
 
 @pytest.mark.parametrize("empty", [None, "", [], {}, {"old": {"field": ""}}, [[""]]], ids=repr)
 def test_an_unknown_field_without_content_is_no_problem(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, empty: object
+    run: Step, message: Body, kustomer: Kustomer, empty: object
 ) -> None:
     """Dropping comes before checking: a form of an older version submits fields that are gone."""
     assert run(message | {"oldField": empty, "error": {"oldField": empty}}).id
@@ -142,7 +137,7 @@ def test_an_unknown_field_without_content_is_no_problem(
 @pytest.mark.parametrize("empty", [None, "", [], {}, [""], {"a": None}], ids=repr)
 @pytest.mark.parametrize("name", ["channel", "direction", "app"])
 def test_a_required_field_left_empty_is_missing(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, name: str, empty: object
+    run: Step, message: Body, kustomer: Kustomer, name: str, empty: object
 ) -> None:
     """An empty required field is told as missing, not as one of a wrong type."""
     error = run(message | {name: empty}).failed
@@ -164,7 +159,7 @@ def test_a_required_field_left_empty_is_missing(
     ids=str,
 )
 def test_a_half_filled_object_lacks_its_required_fields(
-    run: Callable[..., Run], message: Body, half: Body, missing: list[str]
+    run: Step, message: Body, half: Body, missing: list[str]
 ) -> None:
     """Once one field is filled in, those that belong to it are missing, at the places of the form."""
     error = run(message | half).failed
@@ -172,7 +167,7 @@ def test_a_half_filled_object_lacks_its_required_fields(
     assert sorted(str(each["path"]) for each in error.errors) == missing
 
 
-def test_a_form_submitted_untouched_names_the_three_required_fields(run: Callable[..., Run]) -> None:
+def test_a_form_submitted_untouched_names_the_three_required_fields(run: Step) -> None:
     """Nothing else of an empty form is a problem."""
     error = run({**dict.fromkeys(Message.__annotations__, ""), "error": {"meta": {}}, "attachments": [{}]}).failed
     assert isinstance(error, InvalidInput)
@@ -180,16 +175,14 @@ def test_a_form_submitted_untouched_names_the_three_required_fields(run: Callabl
 
 
 @pytest.mark.parametrize("untouched", [None, "", [], {}], ids=repr)
-def test_a_resource_with_untouched_fields_will_do(
-    run: Callable[..., Run], message: Body, auth: Body, untouched: object
-) -> None:
+def test_a_resource_with_untouched_fields_will_do(run: Step, message: Body, auth: Body, untouched: object) -> None:
     """The resource's form submits empty fields as well."""
     assert run(message, orgName=untouched).id
     error = run(message, apiKey=untouched, baseUrl=untouched).failed
     assert [(each["path"], each["title"]) for each in error.errors] == [("auth.apiKey", "is missing")]
 
 
-def test_the_body_that_was_given_is_left_as_it_was(run: Callable[..., Run], message: Body) -> None:
+def test_the_body_that_was_given_is_left_as_it_was(run: Step, message: Body) -> None:
     """A step's input is the flow's: dropping makes a copy."""
     body = message | {"subject": "", "location": {"name": "", "cityName": "Berlin"}, "shortcuts": ["", ID]}
     before = copy.deepcopy(body)

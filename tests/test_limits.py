@@ -12,10 +12,8 @@ from hypothesis import strategies as st
 
 from f.kustomer import client
 from f.kustomer.client import KustomerError, RateLimited, next_wait, told_wait
-from tests.conftest import Body, Run
+from tests.conftest import Body, Run, Step
 from tests.standin.kustomer import Fault, Kustomer
-
-Step = Callable[..., Run]
 
 EXTERNAL_ID = {"externalId": "order-1042"}
 BUDGET = 75

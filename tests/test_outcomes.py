@@ -23,10 +23,9 @@ from f.kustomer.client import (
     judge,
     reasons,
 )
-from tests.conftest import Body, Run
+from tests.conftest import Body, Run, Step
 from tests.standin.kustomer import Fault, Kustomer
 
-Step = Callable[..., Run]
 Problem = type[KustomerError]
 
 EXTERNAL_ID = {"externalId": "<CAF+1042/é@mail.acme.example>"}

@@ -1,6 +1,5 @@
 """The resource is checked before anything is sent, and decides where the key may go."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from f.kustomer.client import InvalidInput, KustomerError
 from f.kustomer.create_message import kustomer as Resource  # noqa: N812 (it is a class)
 from f.kustomer.create_message import main
 from f.kustomer.inputs import connection
-from tests.conftest import Body, Run
+from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
 
 ACME = "https://acme.api.kustomerapp.com"
@@ -47,7 +46,7 @@ def wrong_in(**resource: object) -> list[str]:
     ids=ascii,
 )
 def test_white_space_and_bearer_around_a_pasted_key_are_taken_off(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, pasted: str
+    run: Step, message: Body, kustomer: Kustomer, pasted: str
 ) -> None:
     """Kustomer gets the bare key, once marked as a bearer's."""
     key = kustomer.keys["full"]
@@ -69,7 +68,7 @@ def test_any_printable_ascii_key_is_sent_as_it_is(key: str) -> None:
     + [f"Bearer {KEY} {KEY}", f"Bearer Bearer {KEY}", f"Basic {KEY}", f"{KEY}\u200b", f"\ufeff{KEY}"],
     ids=ascii,
 )
-def test_a_key_that_no_header_can_carry_is_refused(run: Callable[..., Run], message: Body, key: str) -> None:
+def test_a_key_that_no_header_can_carry_is_refused(run: Step, message: Body, key: str) -> None:
     """An empty, broken or decorated key is a problem of auth.apiKey alone, and isn't quoted."""
     error = run(message, apiKey=key).failed
     assert list(refused(error)) == ["auth.apiKey"]
@@ -78,7 +77,7 @@ def test_a_key_that_no_header_can_carry_is_refused(run: Callable[..., Run], mess
 
 
 @pytest.mark.parametrize("key", [5, 0, 1.5, True, False, ["k"], {"value": "k"}, [[0]]], ids=repr)
-def test_a_key_that_is_not_text_is_refused(run: Callable[..., Run], message: Body, key: object) -> None:
+def test_a_key_that_is_not_text_is_refused(run: Step, message: Body, key: object) -> None:
     """A resource's fields may hold any JSON."""
     assert list(refused(run(message, apiKey=key).failed)) == ["auth.apiKey"]
 
@@ -86,7 +85,7 @@ def test_a_key_that_is_not_text_is_refused(run: Callable[..., Run], message: Bod
 @pytest.mark.parametrize(
     "key", ["$var:f/kustomer/key", "$res:f/kustomer/key", " $var:u/ada/key", "Bearer $var:f/kustomer/key"]
 )
-def test_a_key_that_windmill_did_not_resolve_is_refused(run: Callable[..., Run], message: Body, key: str) -> None:
+def test_a_key_that_windmill_did_not_resolve_is_refused(run: Step, message: Body, key: str) -> None:
     """The name of a variable is no key, also behind a Bearer that keeps Windmill from resolving it."""
     problem = refused(run(message, apiKey=key).failed)["auth.apiKey"]
     assert problem
@@ -133,7 +132,7 @@ def test_auth_without_a_key_is_refused(message: Body) -> None:
     ],
 )
 def test_a_misspelt_field_of_the_resource_is_refused_with_the_one_meant(
-    run: Callable[..., Run], message: Body, name: str, meant: str
+    run: Step, message: Body, name: str, meant: str
 ) -> None:
     """A field that would go unread is told, with the right spelling, and its value isn't."""
     error = run(message, **{name: KEY}).failed
@@ -143,7 +142,7 @@ def test_a_misspelt_field_of_the_resource_is_refused_with_the_one_meant(
     assert KEY not in f"{error!r} {error.errors}"
 
 
-def test_all_problems_of_auth_and_body_come_in_one_error(run: Callable[..., Run], kustomer: Kustomer) -> None:
+def test_all_problems_of_auth_and_body_come_in_one_error(run: Step, kustomer: Kustomer) -> None:
     """Whoever mends a step mends it once."""
     wrong = {"apiKey": "two words", "orgName": "evil.example", "baseUrl": "ftp://evil.example", "extra": 1}
     error = run({"channel": "email", "direction": "inbound"}, **wrong).failed
@@ -234,9 +233,7 @@ def test_any_plain_host_label_is_an_organisation(name: str, host: str) -> None:
     ],
     ids=ascii,
 )
-def test_an_organisation_that_is_not_a_plain_host_label_is_refused(
-    run: Callable[..., Run], message: Body, name: str
-) -> None:
+def test_an_organisation_that_is_not_a_plain_host_label_is_refused(run: Step, message: Body, name: str) -> None:
     """The key goes to no host that a slip, or somebody, has put there."""
     error = run(message, orgName=name).failed
     assert list(refused(error)) == ["auth.orgName"]
@@ -284,7 +281,7 @@ def test_an_https_address_is_taken_without_what_the_step_adds(address: str, base
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", " "])
 def test_each_spelling_of_an_address_asks_for_the_same_path(
-    run: Callable[..., Run], message: Body, kustomer: Kustomer, end: str
+    run: Step, message: Body, kustomer: Kustomer, end: str
 ) -> None:
     """No doubled slash and no doubled /v1 reach the server."""
     assert run(message, baseUrl=kustomer.url + end).id
@@ -315,7 +312,7 @@ def test_each_spelling_of_an_address_asks_for_the_same_path(
     ],
     ids=ascii,
 )
-def test_plain_http_to_another_machine_is_refused(run: Callable[..., Run], message: Body, address: str) -> None:
+def test_plain_http_to_another_machine_is_refused(run: Step, message: Body, address: str) -> None:
     """On the way there anybody could read the key."""
     assert list(refused(run(message, baseUrl=address).failed)) == ["auth.baseUrl"]
 
@@ -366,9 +363,7 @@ def test_plain_http_to_another_machine_is_refused(run: Callable[..., Run], messa
     ],
     ids=ascii,
 )
-def test_an_address_that_is_more_or_less_than_a_base_is_refused(
-    run: Callable[..., Run], message: Body, address: str
-) -> None:
+def test_an_address_that_is_more_or_less_than_a_base_is_refused(run: Step, message: Body, address: str) -> None:
     """No other scheme, no user, no query, no fragment, nothing that two parsers could read in two ways."""
     error = run(message, baseUrl=address).failed
     assert list(refused(error)) == ["auth.baseUrl"]

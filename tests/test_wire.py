@@ -29,10 +29,9 @@ from f.kustomer.client import (
     ServerFailed,
 )
 from f.kustomer.create_message import main
-from tests.conftest import Body, Run
+from tests.conftest import Body, Run, Step
 from tests.standin.kustomer import Fault, Kustomer
 
-Step = Callable[..., Run]
 Problem = type[KustomerError]
 
 EXTERNAL_ID = {"externalId": "order-1042"}
