@@ -21,6 +21,7 @@ import json
 import math
 import os
 import random
+import re
 import socket
 import ssl
 import sys
@@ -49,6 +50,9 @@ from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError
 
+if sys.modules["charset_normalizer"] is None:
+    del sys.modules["charset_normalizer"]
+
 # A TCP and TLS handshake takes well under a second; five leave room for a busy proxy.
 CONNECT_SECONDS = 5.0
 # Longer than Kustomer's slowest answers, shorter than anybody's patience; counts the whole answer, not each byte.
@@ -66,9 +70,9 @@ JITTER = 0.2
 LONGEST_TOLD_SECONDS = 86_400.0
 # Servers of Kustomer's kind close idle connections after 5 s; one closed under a request leaves its outcome unknown.
 IDLE_SECONDS = 4.0
-# Shorter texts are words that any answer may contain.
+# A shorter text is a word that any answer may contain.
 SECRET_LENGTH = 4
-# Enough for any reason a person would read, and for as many of them as one looks through.
+# Longer reasons, and more of them, nobody reads.
 LONGEST_REASON = 1_000
 LONGEST_LIST = 200
 
@@ -226,7 +230,7 @@ def reasons(data: Any) -> list[Reason]:
     """
     found = (data.get("errors") or data) if isinstance(data, dict) else data
     entries = found if isinstance(found, list) else [found]
-    return [reason for entry in entries if any((reason := _reason(entry)).values())]
+    return [reason for entry in entries[:LONGEST_LIST] if any((reason := _reason(entry)).values())]
 
 
 def _reason(entry: Any) -> Reason:
@@ -240,7 +244,13 @@ def _reason(entry: Any) -> Reason:
         "detail": entry.get("detail") or entry.get("message") or entry.get("error"),
         "path": place.get("pointer") or place.get("parameter") or place.get("parameters"),
     }
-    return {name: None if value in (None, "", [], {}) else str(value) for name, value in found.items()}
+    return {name: _told(value) for name, value in found.items()}
+
+
+def _told(value: Any) -> str | None:
+    if value in (None, "", [], {}):
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _number(text: str | None) -> float | None:
@@ -266,18 +276,18 @@ def dig(data: Any, *names: str) -> Any:
 
 
 def _storable(value: Any) -> Any:
-    """Replaces NUL characters, which Windmill's database can't store in a result."""
+    """Replaces NUL and halves of surrogate pairs, which Windmill's database can't store in a result."""
     if isinstance(value, dict):
         return {_storable(name): _storable(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_storable(each) for each in value]
-    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", value) if isinstance(value, str) else value
 
 
 def _decoded(content: bytes) -> Any:
     try:
-        data = json.loads(content)
-        return _storable(data) if rb"\u0000" in content else data
+        data = json.loads(content or b"{}")
+        return _storable(data) if re.search(rb"\\u(?:0000|[dD][89a-fA-F])", content) else data
     except (ValueError, RecursionError):
         return None
 
@@ -334,29 +344,31 @@ def _sentence(reason: Reason) -> str:
     return ": ".join(filter(None, (reason["path"], text)))
 
 
-def _role(thing: str, action: str) -> str:
-    """Names a permission: https://developer.kustomer.com/docs/get-started/api-keys-and-roles."""
-    return f"org.permission.{thing}.{action}"
-
-
 def _advice(answer: Answer, looking: bool, said: str, thing: str) -> str:
     """Says what to do about an answer, beyond trying again."""
     if answer.problem is NotTrusted:
         return "Check baseUrl, and which certificates the worker trusts (REQUESTS_CA_BUNDLE)."
     if answer.problem is CannotConnect:
-        return "Check orgName and baseUrl of the kustomer resource, and whether the worker may reach that host."
-    if answer.problem is AccessDenied:
-        pod = " The key belongs to another pod: set orgName, or baseUrl." if "pod" in said.lower() else ""
         return (
-            f"Check the key: it needs the role {_role(thing, 'create')}, must not be expired or revoked, may be bound "
-            f"to certain IP addresses, and works on its own organisation's host only (orgName, baseUrl).{pod}"
+            "Check orgName and baseUrl of the kustomer resource, and that the worker, or its proxy, may connect there."
+        )
+    if answer.problem is AccessDenied:
+        pod = " It belongs to another pod: set orgName, or baseUrl." if "pod" in said.lower() else ""
+        return (
+            f"Check the key:{pod} it needs the role org.permission.{thing}.create (and org.admin for createdAt, "
+            "createdBy, modifiedAt, modifiedBy), must not be expired or revoked, may be bound to certain IP addresses, "
+            "and works on its own organisation's host only (orgName, baseUrl). Roles can't be changed: make a new key."
         )
     if answer.problem is RateLimited:
         if looking or _number(answer.headers.get("x-ratelimit-remaining")) == 0:
             return "The organisation's limit of requests a minute, shared by all its keys and agents, is used up."
         return f"The limit of 120 {thing}s a minute for one customer is likely used up; importedAt exempts old ones."
+    if looking and answer.problem is Rejected:
+        return "Check the externalId, and baseUrl."
     if answer.problem is Conflict:
         return f"Give each {thing} an externalId (and id) of its own."
+    if answer.problem is OddAnswer:
+        return "This is not how Kustomer answers: check orgName, baseUrl and any proxy in between."
     if answer.status == 404:
         return "Check the ids in the body, and baseUrl: what they name is not in the key's organisation."
     if answer.status == 413:
@@ -365,8 +377,6 @@ def _advice(answer: Answer, looking: bool, said: str, thing: str) -> str:
         return (
             "Correct what Kustomer names above." if said else "Kustomer gave no reason: check the body field by field."
         )
-    if answer.problem is OddAnswer:
-        return "This is not how Kustomer answers: check orgName, baseUrl and any proxy in between."
     return ""
 
 
@@ -375,7 +385,7 @@ def _again(outcome: Outcome, retryable: bool, can_look: bool, told: float | None
     if outcome == "unknown" and not can_look:
         return (
             f"Look in Kustomer before you run the step again, as it can't delete a {thing}. Given an externalId, and a "
-            f"key with the role {_role(thing, 'read')}, the step looks by itself."
+            f"key with the role org.permission.{thing}.read, the step looks by itself."
         )
     why = ": it looks for the externalId first" if outcome == "unknown" else ""
     if retryable:
@@ -426,13 +436,14 @@ class _TimedResponse(HTTPResponse):
 class _Watched:
     """A connection that notes when a request begins to leave, and bounds the time of the whole answer."""
 
-    response_class: type[HTTPResponse] = _TimedResponse
+    response_class: type[HTTPResponse]
     is_closed: bool
     connect: Callable[[], None]
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.is_closed:  # connect first, so that a failure to connect is never taken for one after it
             self.connect()
+        self.response_class = _TimedResponse  # from here on: a proxy's answer has to come within the time to connect
         _wire.begun = True
         super().request(*args, **kwargs)  # type: ignore[misc]
 
@@ -487,8 +498,9 @@ class Call:
     def __init__(self, to: Connection, thing: str, body: dict[str, Any], encoded: bytes, words: list[str]) -> None:
         """Takes the connection, the name and the checked body of what is recorded, and texts to keep out of errors."""
         self._to, self._thing, self._body, self._encoded = to, thing, body, encoded
-        secrets = {text for text in (to.key, *words) if len(text) >= SECRET_LENGTH}
-        self._secrets = sorted(secrets, key=len, reverse=True)
+        quoted = (json.dumps(word, ensure_ascii=plain)[1:-1] for word in words for plain in (True, False))
+        forms = {*words, *(word.strip() for word in words), *quoted}
+        self._words = sorted((form for form in forms if len(form) >= SECRET_LENGTH), key=len, reverse=True)
         self._left = BUDGET_SECONDS
         self._started = time.monotonic()
         self._attempts = 0
@@ -532,18 +544,18 @@ class Call:
                 reason = {"code": "external_id_taken", "title": why, "source": {"pointer": "body.externalId"}}
                 raise self._error(Answer(Conflict, None, answer.headers, {"errors": [reason]}, why), looking=True)
             return self._done(answer, "was recorded already")
-        if answer.problem is AccessDenied:
+        # A gateway's page proves nothing, and neither does an empty answer once something was posted.
+        first = self._outcome == "not_sent"
+        own = isinstance(answer.data, dict) and (answer.data or first)
+        if not own and (answer.status == 404 or (first and answer.problem is AccessDenied)):
+            answer.problem = OddAnswer
+        elif answer.problem is AccessDenied:
             self._can_look = False
-            _say(
-                f"{answer.status}: the key may not look up a {self._thing} (role {_role(self._thing, 'read')}), "
-                "so running this step twice may record it twice"
-            )
+            role = f"org.permission.{self._thing}.read"
+            _say(f"{answer.status} on looking for the externalId (role {role}): a second run may record it twice")
             return None
         # JSON:API also allows a success without data for what is absent: https://jsonapi.org/format/#fetching-resources
-        empty = isinstance(answer.data, dict) and answer.data.get("data", answer) in (None, [])
-        if answer.status == 404 and self._outcome != "not_sent" and not isinstance(answer.data, dict):
-            answer.problem = ServerFailed  # a gateway's page: after a post it is no proof that nothing is there
-        elif answer.status == 404 or (answer.status == 200 and empty):
+        elif answer.status == 404 or (answer.status == 200 and own and answer.data.get("data", answer) in (None, [])):
             return None
         raise self._error(answer, looking=True)
 
@@ -552,7 +564,7 @@ class Call:
         failures = Counter[type[KustomerError] | None]()
         while True:
             if self._left < 0:
-                return Answer(CannotConnect, why=f"no time was left after {BUDGET_SECONDS:g} s")
+                return Answer(NoAnswer, why=f"the {BUDGET_SECONDS:g} s of this run were used up")
             answer = self._exchange(method, path, body)
             if method == "POST":
                 self._outcome = _outcome(self._outcome, answer.problem)
@@ -617,7 +629,7 @@ class Call:
         """Builds the error for an answer: what happened, what became of the message, what to do."""
         problem = answer.problem or OddAnswer
         outcome = self._outcome
-        passing = problem in PASSING or (problem is OddAnswer and answer.status in range(200, 300))
+        passing = problem in PASSING or (problem is OddAnswer and answer.status not in range(300, 400))
         retryable = passing and (outcome != "unknown" or self._can_look)
         told = told_wait(answer.headers, time.time())
         errors = [{name: text and self._clean(text) for name, text in each.items()} for each in reasons(answer.data)]
@@ -642,9 +654,10 @@ class Call:
         )
 
     def _clean(self, text: str) -> str:
-        """Makes text from outside fit for an error or a log: one line, no secrets, not endless."""
-        for secret in self._secrets:
-            text = text.replace(secret, "[...]")
+        """Makes text from outside fit for an error or a log: one line, not endless, without the key or the words."""
+        text = text.replace(self._to.key, "[...]")
+        for word in self._words:
+            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "[...]", text)
         return "".join(each if each.isprintable() else " " for each in text)[:LONGEST_REASON]
 
     def _spent(self) -> str:

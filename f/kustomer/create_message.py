@@ -13,9 +13,9 @@ from f.kustomer.inputs import DateTime, Field, Number, ObjectId
 class kustomer(TypedDict, total=False):
     """The Kustomer key to use: a resource of type kustomer."""
 
-    apiKey: Required[str]
-    orgName: str
-    baseUrl: str
+    apiKey: Required[Annotated[str, Field(also=("key", "token", "apitoken", "accesstoken", "password"))]]
+    orgName: Annotated[str, Field(also=("org", "organization", "organisation", "subdomain"))]
+    baseUrl: Annotated[str, Field(also=("url", "host", "server"))]
 
 
 class Reference(TypedDict):
@@ -57,7 +57,9 @@ class Attachment(TypedDict, total=False):
         ]
     ]
     name: Required[Annotated[str, Field("File name that is shown.", example="invoice.pdf")]]
-    contentType: Required[Annotated[str, Field("Media type of the file.", example="application/pdf")]]
+    contentType: Required[
+        Annotated[str, Field("Media type of the file.", example="application/pdf", also=("type", "mimetype"))]
+    ]
     contentLength: Required[Annotated[Number, Field("Size of the file in bytes.", example=48213, also=("size",))]]
     sourceId: Annotated[
         ObjectId,
@@ -271,6 +273,7 @@ class Message(TypedDict, total=False):
             "What the channel knows besides, any JSON object. For e-mail: from, to, cc.",
             example={"from": "ada@example.com", "to": [{"email": "help@acme.example"}]},
             max_length=100,
+            also=("from", "to", "cc", "bcc", "sender", "recipient"),
         ),
     ]
     custom: Annotated[

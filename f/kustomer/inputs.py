@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import cache, cached_property
 from types import UnionType
@@ -158,6 +159,7 @@ _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 
 def _encoded(value: dict[str, Any], path: str, problems: list[Problem]) -> bytes:
     """Encodes a body, noting what JSON can't carry; then the bytes are good for their number only."""
+    text = ""
     try:
         text = _json(value)
     except (TypeError, ValueError):
@@ -165,7 +167,8 @@ def _encoded(value: dict[str, Any], path: str, problems: list[Problem]) -> bytes
         problems += [each for each in _not_json(value, path) if each[0] not in told]
         if not problems:
             problems.append((path, "can't be written as JSON"))
-        text = repr(value)
+        with suppress(ValueError):
+            text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
     # Half a surrogate pair has no UTF-8; as an escape it is valid JSON, which JSON.stringify sends too.
     return text.encode("utf-8", "backslashreplace")
 
@@ -284,8 +287,8 @@ def _not_an_object(value: object) -> str:
 
 
 def _shown(name: object) -> str:
-    """Renders a key from outside so that it can't break a line or fill a log."""
-    return name if isinstance(name, str) and re.fullmatch(r"[\w-]{1,60}", name) else repr(name)[:60]
+    """Renders a key from outside; one that looks like a text or a secret rather than a name isn't shown."""
+    return name if isinstance(name, str) and re.fullmatch(r"[\w-]{1,40}", name) else "(an odd name)"
 
 
 class Connection:
@@ -308,6 +311,8 @@ def connection(auth: object, shape: type) -> tuple[Connection, list[Problem]]:
     for name, read in (("apiKey", _key), ("orgName", _org_base), ("baseUrl", _base)):
         if name in value and f"auth.{name}" not in wrong:
             try:
+                if unresolved := re.search(r"\$(res|var):", value[name]):
+                    raise ValueError(_not_an_object(unresolved[0]))
                 found[name] = read(value[name].strip())
             except ValueError as error:
                 problems.append((f"auth.{name}", str(error)))
@@ -317,8 +322,6 @@ def connection(auth: object, shape: type) -> tuple[Connection, list[Problem]]:
 def _key(text: str) -> str:
     first, *rest = text.split(None, 1) or [""]
     key = "".join(rest) if first.lower() == "bearer" else text
-    if key.startswith(("$res:", "$var:")):
-        raise ValueError(_not_an_object(key))
     if not key:
         raise ValueError("is empty: copy the key from Kustomer, Settings > Security > API Keys")
     if not key.isascii() or not key.isprintable() or " " in key:
@@ -333,7 +336,7 @@ def _org_base(text: str) -> str:
     page = rf"(?ai)(?:https?://)?({_LABEL})(?:\.api)?\.kustomerapp\.com(?:[/?#].*)?"
     found = re.fullmatch(page, text) or re.fullmatch(f"(?ai)({_LABEL})", text)
     if not found or found[1].lower() in ("api", "www"):
-        raise ValueError("must be the name before .kustomerapp.com in your address bar, such as acme")
+        raise ValueError("must be the name before .kustomerapp.com in your address bar, such as acme; or use baseUrl")
     return f"https://{found[1].lower()}.api.kustomerapp.com"
 
 
