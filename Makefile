@@ -33,6 +33,7 @@ lock: .venv/ready
 
 # What the tests run in: the deployed locks, and tools.
 .venv/ready: $(LOCKS) tests/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11+ is needed: make PYTHON=python3.12")'
 	@$(PYTHON) -m venv --clear .venv
 	@pip install -q --disable-pip-version-check $$(grep ^uv== tests/requirements.txt)
 	@uv pip install -q --python .venv $(LOCKS:%=-r %) -r tests/requirements.txt

@@ -8,6 +8,8 @@ import importlib
 import inspect
 import json
 import pathlib
+import shutil
+import sys
 import tempfile
 from typing import Any, get_type_hints
 
@@ -108,6 +110,8 @@ def _example(node: Node) -> str:
 
 def write() -> None:
     """Writes every metadata file, in the text that Windmill's CLI gives it, and wmill-lock.yaml with the new hashes."""
+    if not shutil.which("npm"):
+        sys.exit(windmill_cli.NODE_NEEDED)
     for script in SCRIPTS:
         script.with_suffix(".script.yaml").write_text(json.dumps(metadata(script)), encoding="utf-8")
     windmill_cli.make_stale(ROOT)

@@ -55,13 +55,14 @@ def test_text_counts_in_utf8_and_not_in_escapes(kustomer: Kustomer, run: Step, m
     assert run({**message, "preview": "\U0001f600" * 10_240}).stored == 1
 
 
-def test_null_characters_of_an_answer_are_replaced(kustomer: Kustomer, run: Step, message: Body) -> None:
-    """Windmill's database can't store them, and would fail a job whose message is recorded."""
-    answer = run({**message, "preview": "a\0b", "meta": {"\0": ["\0", r"\u0000"]}}).answer
+@pytest.mark.parametrize("bad", ["\0", "\ud83d"])
+def test_what_windmill_can_not_store_is_replaced_in_an_answer(run: Step, message: Body, bad: str) -> None:
+    """Its database takes neither NUL nor half a character, and would fail a job whose message is recorded."""
+    answer = run({**message, "preview": f"a{bad}b\U0001f600", "meta": {bad: [bad, r"\u0000"]}}).answer
     assert answer is not None
     attributes: dict[str, Any] = answer["data"]["attributes"]
-    assert attributes["preview"] == "a�b"
-    assert attributes["meta"] == {"�": ["�", r"\u0000"]}
+    assert attributes["preview"] == "a\ufffdb\U0001f600"
+    assert attributes["meta"] == {"\ufffd": ["\ufffd", r"\u0000"]}
 
 
 def test_step_leaves_its_arguments_alone(run: Step, message: Body) -> None:

@@ -176,3 +176,13 @@ def test_log_ends_with_the_outcome_of_a_failure(
     kustomer.fault(Fault.answer(500))
     assert run(message).failed
     assert re.fullmatch(r"kustomer: 500; message unknown, 1 request, \d+\.\d\d s\n", capsys.readouterr().out)
+
+
+def test_log_tells_that_a_found_message_has_another_text(
+    run: Step, message: Body, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody who gives a thread's id as externalId learns why the second message is missing."""
+    run({**message, "externalId": "thread-1"})
+    capsys.readouterr()
+    run({**message, "externalId": "thread-1", "preview": "And another thing"})
+    assert "was recorded already, with another preview, 1 request" in capsys.readouterr().out

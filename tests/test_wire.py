@@ -651,6 +651,19 @@ def test_missing_certificates_are_named_as_the_cause(run: Step, message: Body, m
     assert "REQUESTS_CA_BUNDLE" in str(error)
 
 
+def test_a_proxy_that_hangs_is_given_up_in_the_time_to_connect(
+    run: Step, message: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it has connected, no answer of Kustomer's is waited for."""
+    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(client, "READ_SECONDS", 20.0)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        started = time.monotonic()
+        not_sent(run(message, baseUrl="https://nowhere.invalid"))
+        assert time.monotonic() - started < 5
+
+
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 def test_plain_http_goes_through_no_proxy(
     kustomer: Kustomer, run: Step, message: Body, monkeypatch: pytest.MonkeyPatch, name: str

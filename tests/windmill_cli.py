@@ -18,7 +18,7 @@ from tests.standin.windmill import Workspace
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = ROOT / "tests" / "node_modules" / ".bin"
-NODE_NEEDED = "Node.js (npm) is needed for this test: install it, then run `make test`"
+NODE_NEEDED = "Node.js (npm) is needed here, for Windmill's own CLI: install it, then run make again"
 
 # Reads {name: source} from standard input and writes {name: what the parser says of it}.
 PARSE = """

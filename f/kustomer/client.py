@@ -481,7 +481,7 @@ def begin(
     value, encoded, wrong = check(body, body_shape)
     problems += wrong
     if not problems:
-        return Call(to, thing, value, encoded, [value[word] for word in words if word in value])
+        return Call(to, thing, value, encoded, words)
     _say(f"nothing sent: {len(problems)} to correct in auth and body")
     shown = "; ".join(f"{path} {what}" for path, what in problems[:LONGEST_LIST])
     more = f"; and {len(problems) - LONGEST_LIST} more" if len(problems) > LONGEST_LIST else ""
@@ -495,11 +495,15 @@ def begin(
 class Call:
     """One run of a step: where it sends, what it may still spend, what it has found out."""
 
-    def __init__(self, to: Connection, thing: str, body: dict[str, Any], encoded: bytes, words: list[str]) -> None:
-        """Takes the connection, the name and the checked body of what is recorded, and texts to keep out of errors."""
+    def __init__(
+        self, to: Connection, thing: str, body: dict[str, Any], encoded: bytes, words: tuple[str, ...]
+    ) -> None:
         self._to, self._thing, self._body, self._encoded = to, thing, body, encoded
-        quoted = (json.dumps(word, ensure_ascii=plain)[1:-1] for word in words for plain in (True, False))
-        forms = {*words, *(word.strip() for word in words), *quoted}
+        self._texts = {word: body[word] for word in words if word in body}
+        quoted = (
+            json.dumps(text, ensure_ascii=plain)[1:-1] for text in self._texts.values() for plain in (True, False)
+        )
+        forms = {*self._texts.values(), *(text.strip() for text in self._texts.values()), *quoted}
         self._words = sorted((form for form in forms if len(form) >= SECRET_LENGTH), key=len, reverse=True)
         self._left = BUDGET_SECONDS
         self._started = time.monotonic()
@@ -543,7 +547,11 @@ class Call:
                 why = f"externalId is already that of {found}, which has another {' and another '.join(other)}"
                 reason = {"code": "external_id_taken", "title": why, "source": {"pointer": "body.externalId"}}
                 raise self._error(Answer(Conflict, None, answer.headers, {"errors": [reason]}, why), looking=True)
-            return self._done(answer, "was recorded already")
+            there = dig(answer.data, "data", "attributes") or {}
+            changed = [word for word, text in self._texts.items() if there.get(word, text) != text]
+            return self._done(
+                answer, "was recorded already" + (f", with another {' and '.join(changed)}" if changed else "")
+            )
         # A gateway's page proves nothing, and neither does an empty answer once something was posted.
         first = self._outcome == "not_sent"
         own = isinstance(answer.data, dict) and (answer.data or first)

@@ -22,6 +22,9 @@ DEFAULT_BASE = "https://api.kustomerapp.com"
 Problem = tuple[str, str]
 
 
+_pattern = cache(re.compile)  # at the first use: a job needs few of them
+
+
 class Field:
     """What the check and the form know of a field besides its type.
 
@@ -49,25 +52,34 @@ class Field:
         self.max_length, self.pattern, self.within, self.check = max_length, pattern, within, check
         self.also, self.closed = also, closed
 
-    @cached_property
-    def _match(self) -> Callable[[str], Any]:
-        return re.compile(self.pattern or "").fullmatch  # at the first use: most jobs need few of the patterns
+    def rules(self) -> Iterator[Callable[[Any], str | None]]:
+        """The checks for a value of the right type: each says what is wrong, without quoting it, or None."""
+        if self.max_length is not None:
+            yield self._too_long
+        if self.pattern:
+            yield self._unlike
+        if self.within:
+            yield self._beyond
+        if self.check:
+            yield self.check
 
-    def problem(self, value: Any) -> str | None:
-        """Says what is wrong with a value of the right type, without quoting it, or None."""
-        if self.max_length is not None and len(value) > self.max_length:
-            unit = "keys" if isinstance(value, dict) else "characters"
-            return f"has {len(value):,} {unit}, at most {self.max_length:,} are allowed"
-        if self.pattern and not self._match(value):
-            return str(self.form["customErrorMessage"])
-        if self.within and not self.within[0] <= value <= self.within[1]:
-            return f"must be from {self.within[0]:g} to {self.within[1]:g}"
-        return self.check(value) if self.check else None
+    def _too_long(self, value: str | dict[str, Any]) -> str | None:
+        if len(value) <= (self.max_length or 0):
+            return None
+        unit = "keys" if isinstance(value, dict) else "characters"
+        return f"has {len(value):,} {unit}, at most {self.max_length:,} are allowed"
+
+    def _unlike(self, value: str) -> str | None:
+        return None if _pattern(self.pattern or "").fullmatch(value) else str(self.form["customErrorMessage"])
+
+    def _beyond(self, value: float) -> str | None:
+        least, greatest = self.within or (value, value)
+        return None if least <= value <= greatest else f"must be from {least:g} to {greatest:g}"
 
 
 def _instant(value: str) -> str | None:
     try:
-        if re.fullmatch(r"(?ai)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:[0-5]\d)", value):
+        if _pattern(r"(?ai)\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:[0-5]\d)").fullmatch(value):
             datetime.fromisoformat(value.upper())
             return None
     except ValueError:
@@ -117,9 +129,9 @@ class Node:
         self.item = Node(arguments[0]) if origin is list else None
         self.options: tuple[str, ...] = arguments if origin is Literal else ()
         self.kind = _KINDS.get(origin or first) or _KINDS.get(first, "an object")
-        self.rules = [
-            each.problem for each in self.about if each.check or each.max_length or each.pattern or each.within
-        ]
+        self.rules = [rule for each in self.about for rule in each.rules()]
+        # The types of which any value is right, so that most leaves need no closer look.
+        self.easy = [] if self.options or self.rules else [each for each, kind in _KINDS.items() if kind == self.kind]
         self.closed = all(each.closed for each in self.about)
         self.also = [name for each in self.about for name in each.also]
 
@@ -154,7 +166,7 @@ def check(body: object, shape: type, path: str = "body") -> tuple[dict[str, Any]
     return value, encoded, problems
 
 
-_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
 def _encoded(value: dict[str, Any], path: str, problems: list[Problem]) -> bytes:
@@ -198,7 +210,7 @@ def _pruned_object(value: dict[Any, Any], node: Node | None, path: str, problems
                 kept[name] = left
         elif each or each == 0:  # False and 0 are answers, the rest is what a form leaves untouched
             kept[name] = each
-            if inner and (wrong := _wrong(each, inner)):
+            if inner and type(each) not in inner.easy and (wrong := _wrong(each, inner)):
                 problems.append((f"{path}.{name}", wrong))
     return kept
 
