@@ -22,7 +22,7 @@ DEFAULT_BASE = "https://api.kustomerapp.com"
 Problem = tuple[str, str]
 
 
-_pattern = cache(re.compile)  # at the first use: a job needs few of them
+_pattern = cache(re.compile)
 
 
 class Field:
@@ -57,7 +57,8 @@ class Field:
         if self.max_length is not None:
             yield self._too_long
         if self.pattern:
-            yield self._unlike
+            match, wrong = _pattern(self.pattern).fullmatch, str(self.form["customErrorMessage"])
+            yield lambda value: None if match(value) else wrong
         if self.within:
             yield self._beyond
         if self.check:
@@ -68,9 +69,6 @@ class Field:
             return None
         unit = "keys" if isinstance(value, dict) else "characters"
         return f"has {len(value):,} {unit}, at most {self.max_length:,} are allowed"
-
-    def _unlike(self, value: str) -> str | None:
-        return None if _pattern(self.pattern or "").fullmatch(value) else str(self.form["customErrorMessage"])
 
     def _beyond(self, value: float) -> str | None:
         least, greatest = self.within or (value, value)
