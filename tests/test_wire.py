@@ -92,8 +92,8 @@ class Raw:
                 return
             self._connections.append(connection)
             thread = threading.Thread(target=self._serve, args=(connection,))
+            self._serving.append(thread)  # before it starts, so that settle() never misses it
             thread.start()
-            self._serving.append(thread)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
