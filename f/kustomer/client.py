@@ -148,7 +148,7 @@ class ServerFailed(KustomerError):
 
 
 class NoAnswer(KustomerError):
-    """The request left, and the connection broke or timed out before the whole answer came."""
+    """The connection broke or timed out before the whole answer came, or the run's time was used up."""
 
 
 class OddAnswer(KustomerError):
