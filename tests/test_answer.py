@@ -32,6 +32,14 @@ def test_answer_is_returned_as_it_came(kustomer: Kustomer, auth: Body, message: 
     assert main(auth, message) == answer  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("odd", [[1], "text", 5, True, None])
+def test_found_message_is_returned_whatever_its_shape(kustomer: Kustomer, auth: Body, message: Body, odd: Any) -> None:
+    """An id is enough: what a look-up found is never lost to an odd answer."""
+    found = {"data": {"id": "65a1b2c3d4e5f60718293a4f", "attributes": odd, "relationships": odd}}
+    kustomer.fault(Fault.answer(200, found, on="GET"))
+    assert main(auth, {**message, "externalId": "acme-1"}) == found  # type: ignore[arg-type, typeddict-item]
+
+
 def test_every_published_field_is_sent_as_given(kustomer: Kustomer, run: Step, auth: Body) -> None:
     """A body with all 32 fields arrives whole; the stand-in takes it by its own copy of the published rules."""
     assert len(FULL_BODY) == 32

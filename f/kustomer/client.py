@@ -32,6 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http import HTTPStatus
 from http.client import HTTPResponse
 from typing import Any, Literal
@@ -500,11 +501,6 @@ class Call:
     ) -> None:
         self._to, self._thing, self._body, self._encoded = to, thing, body, encoded
         self._texts = {word: body[word] for word in words if word in body}
-        quoted = (
-            json.dumps(text, ensure_ascii=plain)[1:-1] for text in self._texts.values() for plain in (True, False)
-        )
-        forms = {*self._texts.values(), *(text.strip() for text in self._texts.values()), *quoted}
-        self._words = sorted((form for form in forms if len(form) >= SECRET_LENGTH), key=len, reverse=True)
         self._left = BUDGET_SECONDS
         self._started = time.monotonic()
         self._attempts = 0
@@ -547,8 +543,8 @@ class Call:
                 why = f"externalId is already that of {found}, which has another {' and another '.join(other)}"
                 reason = {"code": "external_id_taken", "title": why, "source": {"pointer": "body.externalId"}}
                 raise self._error(Answer(Conflict, None, answer.headers, {"errors": [reason]}, why), looking=True)
-            there = dig(answer.data, "data", "attributes") or {}
-            changed = [word for word, text in self._texts.items() if there.get(word, text) != text]
+            there = {word: dig(answer.data, "data", "attributes", word) for word in self._texts}
+            changed = [word for word, text in self._texts.items() if there[word] not in (None, text)]
             return self._done(
                 answer, "was recorded already" + (f", with another {' and '.join(changed)}" if changed else "")
             )
@@ -661,11 +657,20 @@ class Call:
             errors=errors,
         )
 
+    @cached_property
+    def _words(self) -> list[str]:
+        """What must not be quoted: the texts as they are, trimmed, and as JSON; the longest first."""
+        texts = self._texts.values()
+        quoted = (json.dumps(text, ensure_ascii=plain)[1:-1] for text in texts for plain in (True, False))
+        forms = {*texts, *(text.strip() for text in texts), *quoted}
+        return sorted((form for form in forms if len(form) >= SECRET_LENGTH), key=len, reverse=True)
+
     def _clean(self, text: str) -> str:
         """Makes text from outside fit for an error or a log: one line, not endless, without the key or the words."""
         text = text.replace(self._to.key, "[...]")
         for word in self._words:
-            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "[...]", text)
+            if word in text:  # a pattern of a whole message is costly to make, and re would keep it
+                text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "[...]", text)
         return "".join(each if each.isprintable() else " " for each in text)[:LONGEST_REASON]
 
     def _spent(self) -> str:
