@@ -8,6 +8,7 @@ import pytest
 
 from f.kustomer import client
 from f.kustomer.client import KustomerError
+from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Fault, Kustomer
 
@@ -33,7 +34,7 @@ def every_error() -> list[type[KustomerError]]:
 
 
 def one_of_each(kustomer: Kustomer, run: Step, message: Body) -> list[KustomerError]:
-    """One error of each class, raised by the step itself."""
+    """One error of each class, raised by a step itself."""
     known = {**message, "externalId": "acme-1"}
     run(known)
     keys = kustomer.keys
@@ -54,7 +55,9 @@ def one_of_each(kustomer: Kustomer, run: Step, message: Body) -> list[KustomerEr
     ):
         kustomer.fault(fault)
         found.append(run(message).failed)
-    return found
+    with pytest.raises(KustomerError) as raised:  # outside of Windmill there is no object storage
+        upload({"apiKey": keys["full"], "baseUrl": kustomer.url}, {"file": {"s3": "invoice.pdf"}})
+    return [*found, raised.value]
 
 
 def test_attributes_are_the_same_seven_whatever_happens(kustomer: Kustomer, run: Step, message: Body) -> None:
@@ -185,4 +188,4 @@ def test_log_tells_that_a_found_message_has_another_text(
     run({**message, "externalId": "thread-1"})
     capsys.readouterr()
     run({**message, "externalId": "thread-1", "preview": "And another thing"})
-    assert "was recorded already, with another preview, 1 request" in capsys.readouterr().out
+    assert "was there already, with another preview, 1 request" in capsys.readouterr().out

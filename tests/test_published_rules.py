@@ -17,7 +17,6 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from jsonschema import Draft202012Validator
 
 from f.kustomer.create_message import Message
-from f.kustomer.create_message import kustomer as Resource  # noqa: N812 (it is a class)
 from f.kustomer.inputs import MAX_BODY_BYTES, check, connection
 from tests.standin.refusals import MESSAGE
 
@@ -366,7 +365,7 @@ ANY_RESOURCES = some(apiKey=KEYS | LOOSE, orgName=SPELLED | LOOSE, baseUrl=SPELL
 @given(ANY_RESOURCES | LOOSE)
 def test_any_json_at_all_in_place_of_the_resource_gets_a_verdict(auth: Json) -> None:
     """The check raises nothing, and passes no key that a header can't carry."""
-    to, problems = connection(auth, Resource)
+    to, problems = connection(auth)
     if verdict(problems):
         assert re.fullmatch("[!-~]+", to.key)
 
@@ -375,7 +374,7 @@ def test_any_json_at_all_in_place_of_the_resource_gets_a_verdict(auth: Json) -> 
 @given(RESOURCES)
 def test_no_resource_sends_the_key_in_clear_text_or_to_a_host_it_does_not_name(auth: Json) -> None:
     """Two readers of the address that comes out agree on its host, which is Kustomer's or the one that is given."""
-    to, problems = connection(auth, Resource)
+    to, problems = connection(auth)
     if not verdict(problems):
         return
     parts = urlsplit(to.base)

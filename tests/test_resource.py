@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from f.kustomer.client import InvalidInput, KustomerError
-from f.kustomer.create_message import kustomer as Resource  # noqa: N812 (it is a class)
 from f.kustomer.create_message import main
 from f.kustomer.inputs import connection
 from tests.conftest import Body, Step
@@ -27,14 +26,14 @@ def refused(error: KustomerError) -> dict[str | None, str | None]:
 
 def goes_to(**resource: object) -> tuple[str, str]:
     """Where a right resource sends, and with which key."""
-    to, problems = connection({"apiKey": KEY, **resource}, Resource)
+    to, problems = connection({"apiKey": KEY, **resource})
     assert problems == []
     return to.base, to.key
 
 
 def wrong_in(**resource: object) -> list[str]:
     """The paths of all problems of a resource."""
-    return [path for path, _ in connection({"apiKey": KEY, **resource}, Resource)[1]]
+    return [path for path, _ in connection({"apiKey": KEY, **resource})[1]]
 
 
 # The key
@@ -379,5 +378,5 @@ def test_a_host_that_is_not_text_is_refused(name: str, value: object) -> None:
 
 def test_a_connection_does_not_show_its_key() -> None:
     """What is printed in passing keeps the key inside."""
-    to, _ = connection({"apiKey": KEY}, Resource)
+    to, _ = connection({"apiKey": KEY})
     assert KEY not in f"{to!r} {to}"

@@ -6,16 +6,8 @@ those of https://developer.kustomer.com/api/core-resources/create-message
 
 from typing import Annotated, Any, Literal, Required, TypedDict
 
-from f.kustomer.client import begin, dig
-from f.kustomer.inputs import DateTime, Field, Number, ObjectId
-
-
-class kustomer(TypedDict, total=False):
-    """The Kustomer key to use: a resource of type kustomer."""
-
-    apiKey: Required[Annotated[str, Field(also=("key", "token", "apitoken", "accesstoken", "password"))]]
-    orgName: Annotated[str, Field(also=("org", "organization", "organisation", "subdomain"))]
-    baseUrl: Annotated[str, Field(also=("url", "host", "server"))]
+from f.kustomer.client import Thing, begin, dig
+from f.kustomer.inputs import MAX_BODY_BYTES, DateTime, ExternalId, Field, Number, ObjectId, kustomer
 
 
 class Reference(TypedDict):
@@ -135,12 +127,6 @@ def _one_form(attachments: list[Any]) -> str | None:
     return "has the same attachment twice" if len(once) < len(attachments) else None
 
 
-def _can_be_looked_up(external_id: str) -> str | None:
-    """Finds half a surrogate pair: it has no UTF-8, and so no address that asks for it."""
-    whole = external_id.encode("utf-8", "ignore").decode()
-    return None if whole == external_id else "has half of a character in it (a broken emoji): take it out"
-
-
 _IMPORT = "fields.importedAt"
 _ADMIN = "The key needs the role org.admin to set it; Kustomer sets it otherwise."
 
@@ -205,13 +191,11 @@ class Message(TypedDict, total=False):
     ]
     subject: Annotated[str, Field("Subject line.", example="Order 1042", max_length=256, also=("title",))]
     externalId: Annotated[
-        str,
+        ExternalId,
         Field(
             "The message's own id where it comes from, one for each message. With it, running the step twice records "
             "the message once; fill it in whenever there is one.",
             example="<CAF1042@mail.acme.example>",
-            max_length=256,
-            check=_can_be_looked_up,
             also=("messageid", "externalmessageid", "idempotencykey"),
         ),
     ]
@@ -382,6 +366,19 @@ class Message(TypedDict, total=False):
     ]
 
 
+MESSAGE = Thing(
+    "message",
+    role="org.permission.message.create (and org.admin for createdAt, createdBy, modifiedAt, modifiedBy)",
+    done="recorded",
+    place="on the timeline",
+    unsent="The message was not sent.",
+    words=("preview", "subject"),
+    conflict="Give each message an externalId (and id) of its own.",
+    limit="The limit of 120 messages a minute for one customer is likely used up; importedAt exempts old ones.",
+    blind=True,
+)
+
+
 def main(auth: kustomer, body: "Message") -> dict[str, Any]:
     """Records a message on a customer's conversation timeline and returns Kustomer's answer.
 
@@ -389,8 +386,10 @@ def main(auth: kustomer, body: "Message") -> dict[str, Any]:
     fields count as not given. Returns ``{"data": {"id", "type", "attributes", "relationships", "links"}}``; with an
     ``externalId`` that is recorded already, the message which is there. Raises the KustomerErrors of f.kustomer.client.
     """
-    call = begin(auth, kustomer, body, Message, thing="message", words=("preview", "subject"))
-    return call.create("/v1/messages", _differences)
+    call = begin(auth, MESSAGE, body, Message, limit=MAX_BODY_BYTES)
+    keys = {"externalId": call.body["externalId"]} if "externalId" in call.body else {}
+    answer, _ = call.create("/v1/messages", keys, _differences)
+    return answer
 
 
 def _differences(found: dict[str, Any], message: dict[str, Any]) -> list[str]:

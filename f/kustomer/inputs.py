@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cache, cached_property
 from types import UnionType
-from typing import Annotated, Any, Literal, NotRequired, Required, Union, get_args, get_origin, is_typeddict
+from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict, Union, get_args, get_origin, is_typeddict
 
 # 413 starts at 100 kB, read as the smaller 1000: https://developer.kustomer.com/kustomer-api-docs/reference/errors
 MAX_BODY_BYTES = 100_000
@@ -85,7 +85,14 @@ def _instant(value: str) -> str | None:
     return "must be an ISO 8601 date-time with a zone, such as 2026-01-31T09:30:00.000Z"
 
 
+def _can_be_looked_up(external_id: str) -> str | None:
+    """Finds half a surrogate pair: it has no UTF-8, and so no address that asks for it."""
+    whole = external_id.encode("utf-8", "ignore").decode()
+    return None if whole == external_id else "has half of a character in it (a broken emoji): take it out"
+
+
 Number = int | float
+ExternalId = Annotated[str, Field(max_length=256, check=_can_be_looked_up)]
 DateTime = Annotated[str, Field(check=_instant, format="date-time")]
 ObjectId = Annotated[
     str,
@@ -94,6 +101,15 @@ ObjectId = Annotated[
         customErrorMessage="must be a Kustomer id: 24 characters, 0-9 and a-f, no blanks around it",
     ),
 ]
+
+
+class kustomer(TypedDict, total=False):
+    """The Kustomer key to use: a resource of type kustomer."""
+
+    apiKey: Required[Annotated[str, Field(also=("key", "token", "apitoken", "accesstoken", "password"))]]
+    orgName: Annotated[str, Field(also=("org", "organization", "organisation", "subdomain"))]
+    baseUrl: Annotated[str, Field(also=("url", "host", "server"))]
+
 
 _KINDS: dict[Any, str] = {
     str: "text",
@@ -142,11 +158,14 @@ class Node:
 _node = cache(Node)
 
 
-def check(body: object, shape: type, path: str = "body") -> tuple[dict[str, Any], bytes, list[Problem]]:
+def check(
+    body: object, shape: Any, path: str = "body", limit: int | None = MAX_BODY_BYTES
+) -> tuple[dict[str, Any], bytes, list[Problem]]:
     """Prunes and checks ``body`` by the TypedDict ``shape``: what to send, as UTF-8 JSON too, and all problems.
 
     Null, ``""``, ``[]``, ``{}`` and what becomes empty are dropped at every depth, but nothing inside a free-form
-    object (``dict[str, Any]``). Never raises.
+    object (``dict[str, Any]``). ``limit`` is in bytes of JSON; None is for what isn't sent as it is, and so isn't
+    encoded. Never raises.
     """
     if not isinstance(body, dict):
         return {}, b"", [(path, _not_an_object(body))]
@@ -155,11 +174,11 @@ def check(body: object, shape: type, path: str = "body") -> tuple[dict[str, Any]
     try:
         value = _pruned_object(body, node, path, problems)
         _finish_object(value, node, path, problems)
-        encoded = _encoded(value, path, problems)
+        encoded = b"" if limit is None else _encoded(value, path, problems)
     except RecursionError:
         return {}, b"", [(path, "is nested too deeply: use fewer levels")]
-    if len(encoded) > MAX_BODY_BYTES:
-        size = f"has {len(encoded):,} bytes as JSON, at most {MAX_BODY_BYTES:,} are allowed"
+    if limit is not None and len(encoded) > limit:
+        size = f"has {len(encoded):,} bytes as JSON, at most {limit:,} are allowed"
         problems.append((path, f"{size}: shorten the longest fields, or attach the text as a file"))
     return value, encoded, problems
 
@@ -167,20 +186,24 @@ def check(body: object, shape: type, path: str = "body") -> tuple[dict[str, Any]
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
+def to_json(value: dict[str, Any]) -> bytes:
+    """Encodes what may be sent as UTF-8 JSON. Raises TypeError or ValueError for what JSON can't carry."""
+    # Half a surrogate pair has no UTF-8; as an escape it is valid JSON, which JSON.stringify sends too.
+    return _json(value).encode("utf-8", "backslashreplace")
+
+
 def _encoded(value: dict[str, Any], path: str, problems: list[Problem]) -> bytes:
     """Encodes a body, noting what JSON can't carry; then the bytes are good for their number only."""
-    text = ""
     try:
-        text = _json(value)
+        return to_json(value)
     except (TypeError, ValueError):
         told = {where for where, _ in problems}
         problems += [each for each in _not_json(value, path) if each[0] not in told]
         if not problems:
             problems.append((path, "can't be written as JSON"))
         with suppress(ValueError):
-            text = json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
-    # Half a surrogate pair has no UTF-8; as an escape it is valid JSON, which JSON.stringify sends too.
-    return text.encode("utf-8", "backslashreplace")
+            return json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode("utf-8", "backslashreplace")
+        return b""
 
 
 def _pruned(value: Any, node: Node | None, path: str, problems: list[Problem]) -> Any:
@@ -308,14 +331,14 @@ class Connection:
         self.base, self.key = base, key
 
 
-def connection(auth: object, shape: type) -> tuple[Connection, list[Problem]]:
+def connection(auth: object) -> tuple[Connection, list[Problem]]:
     """Checks a ``kustomer`` resource and says where its key may go. Never raises.
 
     The base is ``baseUrl`` where given, else the host of ``orgName``, else ``https://api.kustomerapp.com``
     (https://developer.kustomer.com/docs/get-started/authentication). What is often pasted along is taken off: blanks,
     ``Bearer``, the rest of an organisation's address, ``/v1``.
     """
-    value, _, problems = check(auth, shape, "auth")
+    value, _, problems = check(auth, kustomer, "auth", limit=None)
     wrong = {where for where, _ in problems}
     found = {"apiKey": "", "orgName": "", "baseUrl": ""}
     for name, read in (("apiKey", _key), ("orgName", _org_base), ("baseUrl", _base)):
