@@ -42,6 +42,11 @@ def post(kustomer: Kustomer, key: str = "full", **fields: Any) -> requests.Respo
     return ask(kustomer, "POST", "/v1/messages", key, json=body)
 
 
+def create(kustomer: Kustomer, collection: str, key: str = "full", **fields: Any) -> requests.Response:
+    """Create a customer or a conversation."""
+    return ask(kustomer, "POST", f"/v1/{collection}", key, json=fields)
+
+
 def refusal(response: requests.Response) -> list[tuple[str | None, str]]:
     """What an error answer says: each entry's place and code."""
     return [(error.get("source", {}).get("parameter"), error["code"]) for error in response.json()["errors"]]
@@ -128,7 +133,269 @@ def test_an_id_taken_twice_is_refused(kustomer: Kustomer) -> None:
     assert (second.status_code, refusal(second)) == (409, [("id", "conflict")])
 
 
+# Customers
+
+
+GRACE: dict[str, Any] = {
+    "name": "Grace",
+    "externalId": "1",
+    "externalIds": [{"externalId": "2", "verified": True}],
+    "emails": [{"email": "Grace@example.com", "type": "work", "verified": True}, {"email": "g+1@example.com"}],
+    "phones": [{"phone": "+46 8 123 45 67", "type": "mobile"}],
+}
+
+
+def test_a_customer_is_stored_and_answered_whole(kustomer: Kustomer) -> None:
+    """With what was given, when and by whom."""
+    response = create(kustomer, "customers", **GRACE, custom={"sizeNum": 1})
+    customer = response.json()["data"]
+    assert response.status_code == 201
+    assert kustomer.customers == [customer]
+    assert (customer["type"], customer["links"]["self"]) == ("customer", f"/v1/customers/{customer['id']}")
+    assert customer["attributes"].items() >= (GRACE | {"custom": {"sizeNum": 1}, "tags": []}).items()
+    assert {"createdAt", "updatedAt", "modifiedAt"} <= set(customer["attributes"])
+    assert {"org", "createdBy", "modifiedBy"} == set(customer["relationships"])
+
+
+def test_a_customer_needs_nothing(kustomer: Kustomer) -> None:
+    """Not even a name, and any number may have none."""
+    assert create(kustomer, "customers").status_code == create(kustomer, "customers", name=None).status_code == 201
+    for _ in range(2):
+        assert create(kustomer, "customers", externalId=None).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        "email=Grace%40example.com",
+        "email=g+1@example.com",
+        "phone=%2B46%208%20123%2045%2067",
+        "externalId=1",
+        "externalId=2",
+        "externalid=2",
+    ],
+)
+def test_a_customer_is_found_by_any_identifier(kustomer: Kustomer, identifier: str) -> None:
+    """E-mails, phones and external ids, the second of each too, and the id."""
+    stored = create(kustomer, "customers", **GRACE).json()["data"]
+    for path in (f"/v1/customers/{identifier}", f"/v1/customers/{stored['id']}"):
+        assert ask(kustomer, "GET", path).json()["data"] == stored
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    ["email=grace@example.com", "email=Grace@example.com%20", "phone=%2B4681234567", "externalId=01", "email=1"],
+)
+def test_identifiers_are_compared_as_text(kustomer: Kustomer, identifier: str) -> None:
+    """Nothing is normalised."""
+    create(kustomer, "customers", **GRACE)
+    assert ask(kustomer, "GET", f"/v1/customers/{identifier}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("fields", "parameters"),
+    [
+        ({"emails": [{"email": "new@example.com"}, {"email": "g+1@example.com"}]}, ["email"]),
+        ({"phones": [{"phone": "+46 8 123 45 67"}]}, ["phone"]),
+        ({"externalId": "2"}, ["externalId"]),
+        ({"externalIds": [{"externalId": "1"}]}, ["externalId"]),
+        ({"externalId": "customer-1042"}, ["externalId"]),
+        (GRACE, ["externalId", "email", "phone"]),
+        ({"whatsapps": [{"phone": "+4681234567"}]}, ["whatsapp"]),
+        ({"socials": [{"type": "twitter", "username": "@grace"}]}, ["social"]),
+    ],
+)
+def test_customers_share_no_identifier(kustomer: Kustomer, fields: dict[str, Any], parameters: list[str]) -> None:
+    """Every list of them is compared, seeds included; all that is taken is told, and nothing is stored."""
+    more: dict[str, Any] = {
+        "whatsapps": [{"phone": "+4681234567"}],
+        "socials": [{"type": "twitter", "username": "@grace"}],
+    }
+    create(kustomer, "customers", **GRACE, **more)
+    refused = create(kustomer, "customers", **fields)
+    assert (refused.status_code, refusal(refused)) == (409, [(name, "conflict") for name in parameters])
+    assert refused.json()["errors"][0]["status"] == 409
+    assert len(kustomer.customers) == 1
+
+
+def test_some_identifiers_may_be_shared(kustomer: Kustomer) -> None:
+    """Those in the lists that say so, one's own, and all of them on demand."""
+    for _ in range(2):
+        assert create(kustomer, "customers", sharedEmails=[{"email": "info@acme.example"}]).status_code == 201
+    own = [{"email": "g@example.com", "type": "work"}, {"email": "g@example.com", "type": "home"}]
+    assert create(kustomer, "customers", emails=own).status_code == 201
+    with Kustomer(unique_identifiers=False) as lax:
+        first, second = create(lax, "customers", **GRACE), create(lax, "customers", **GRACE)
+        assert (first.status_code, second.status_code, len(lax.customers)) == (201, 201, 2)
+        assert ask(lax, "GET", "/v1/customers/externalId=1").json() == first.json()
+
+
+def test_of_customers_created_at_once_one_is_stored(kustomer: Kustomer) -> None:
+    """A race is decided, and the others are told of the conflict."""
+    statuses: list[int] = []
+
+    def race() -> None:
+        statuses.append(create(kustomer, "customers", **GRACE).status_code)
+
+    threads = [threading.Thread(target=race) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [201] + [409] * 9
+    assert len(kustomer.customers) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("name", "x" * 256, "x" * 257),
+        ("externalId", "x", ""),
+        ("emails", [{"email": "a@b"}], [{"email": "a@b", "name": "A"}]),
+        ("emails", [], ["a@b"]),
+        ("emails", [{"email": "a@b"}], [{"type": "home"}]),
+        ("emails", [{"email": "a@b"}], [{"email": "a b@c"}]),
+        ("phones", [{"phone": "(08) 123"}], [{"phone": "none"}]),
+        ("phones", [{"phone": "08", "type": "fax"}], [{"phone": "08", "type": "pager"}]),
+        ("gender", None, "x"),
+        ("birthdayAt", "2000-01-01T00:00:00Z", "2000-01-01"),
+        ("tags", ["a", "b"], ["a", "a"]),
+        ("custom", {"aNum": None}, {"aNum": "1"}),
+        ("createdAt", "2000-01-01T00:00:00Z", None),
+    ],
+)
+def test_a_customer_keeps_to_its_schema(kustomer: Kustomer, field: str, good: Any, bad: Any) -> None:
+    """Both sides of the boundary; what is refused is not stored."""
+    assert create(kustomer, "customers", **{field: bad}).status_code == 400
+    assert kustomer.customers == []
+    assert create(kustomer, "customers", **{field: good}).status_code == 201
+
+
+@pytest.mark.parametrize("collection", ["customers", "conversations"])
+def test_an_unknown_field_is_refused(kustomer: Kustomer, collection: str) -> None:
+    """By its name."""
+    refused = create(kustomer, collection, customer=kustomer.customer, email="a@b")
+    parameters = {"customers": ["customer", "email"], "conversations": ["email"]}[collection]
+    assert (refused.status_code, refusal(refused)) == (400, [(name, "badparam") for name in parameters])
+
+
+# Conversations
+
+
+def test_a_conversation_is_stored_and_answered_whole(kustomer: Kustomer) -> None:
+    """Open unless told, and its customer's; messages go to it from then on."""
+    given: dict[str, Any] = {"name": "Lamp", "externalId": "t", "priority": 3, "direction": "in", "tags": ["lamp"]}
+    response = create(kustomer, "conversations", customer=kustomer.customer, **given)
+    conversation = response.json()["data"]
+    assert response.status_code == 201
+    assert kustomer.conversations == [conversation]
+    assert (conversation["type"], conversation["links"]["self"]) == (
+        "conversation",
+        f"/v1/conversations/{conversation['id']}",
+    )
+    assert conversation["attributes"].items() >= (given | {"status": "open", "messageCount": 0}).items()
+    assert "customer" not in conversation["attributes"]
+    assert conversation["relationships"]["customer"]["data"]["id"] == kustomer.customer
+    for found in ("externalId=t", conversation["id"]):
+        assert ask(kustomer, "GET", f"/v1/conversations/{found}").json()["data"] == conversation
+    message = post(kustomer, conversation=conversation["id"]).json()["data"]
+    assert message["relationships"]["customer"]["data"]["id"] == kustomer.customer
+    assert message["attributes"]["directionType"] == "initial-in"
+    assert kustomer.timeline(conversation["id"]) == [message]
+
+
+def test_a_conversation_needs_a_known_customer(kustomer: Kustomer) -> None:
+    """Any that was created will do; without one it is refused, with an unknown one not found."""
+    missing = create(kustomer, "conversations", name="Lamp")
+    assert (missing.status_code, refusal(missing)) == (400, [("customer", "badparam")])
+    unknown = create(kustomer, "conversations", customer="0" * 24)
+    assert (unknown.status_code, refusal(unknown)) == (404, [("customer", "notfound")])
+    assert kustomer.conversations == []
+    customer = create(kustomer, "customers").json()["data"]["id"]
+    assert create(kustomer, "conversations", customer=customer).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("status", "done", "snoozed"),
+        ("priority", 5, 6),
+        ("priority", 1, 1.5),
+        ("direction", "out", "inbound"),
+        ("externalId", "x" * 256, "x" * 257),
+        ("assignedUsers", ["a" * 24], ["a"]),
+        ("tags", ["\u00e9 1"], [" "]),
+        ("replyChannel", None, 1),
+        ("custom", {"orderStr": "1"}, {"orderStr": 1}),
+        ("queue", {"external": "amazon-connect"}, {}),
+    ],
+)
+def test_a_conversation_keeps_to_its_schema(kustomer: Kustomer, field: str, good: Any, bad: Any) -> None:
+    """Both sides of the boundary; what is refused is not stored."""
+    assert create(kustomer, "conversations", customer=kustomer.customer, **{field: bad}).status_code == 400
+    assert kustomer.conversations == []
+    assert create(kustomer, "conversations", customer=kustomer.customer, **{field: good}).status_code == 201
+
+
+def test_a_conversation_taken_twice_is_refused_by_its_id_only(kustomer: Kustomer) -> None:
+    """No page says what happens to an externalId: by default, what is worst for the caller."""
+    given = {"customer": kustomer.customer, "externalId": "t"}
+    assert create(kustomer, "conversations", **given, id="0" * 24).json()["data"]["id"] == "0" * 24
+    second = create(kustomer, "conversations", **given, id="0" * 24)
+    assert (second.status_code, refusal(second)) == (409, [("id", "conflict")])
+    assert create(kustomer, "conversations", **given).status_code == 201
+    assert len(kustomer.conversations) == 2
+    with Kustomer(unique_external_ids=True) as strict:
+        refused = create(strict, "conversations", customer=strict.customer, externalId="thread-1042")
+        assert (refused.status_code, refusal(refused)) == (409, [("externalId", "conflict")])
+        assert post(strict, externalId="thread-1042").status_code == 201
+
+
 # Keys
+
+
+def test_a_key_can_be_made_with_any_roles(kustomer: Kustomer) -> None:
+    """Exactly these, and it says of itself what it is told to."""
+    token = kustomer.key("org.user.customer.write", "org.user.customer.read", name="sync", expiresAt="2030-01-01")
+    headers = {"Authorization": f"Bearer {token}", "User-Agent": "test"}
+    created = ask(kustomer, "POST", "/v1/customers", headers=headers, json={"externalId": "1"})
+    assert created.status_code == 201
+    assert ask(kustomer, "GET", "/v1/customers/externalId=1", headers=headers).status_code == 200
+    assert ask(kustomer, "POST", "/v1/messages", headers=headers, json=BODY).status_code == 403
+    said = ask(kustomer, "GET", "/v1/auth/tokens/current", headers=headers).json()["data"]
+    times = {said["attributes"].pop(name) for name in ("createdAt", "updatedAt", "lastAccessedAt")}
+    assert all(time.endswith("Z") for time in times)
+    assert said["attributes"] == {
+        "name": "sync",
+        "roles": ["org.user.customer.read", "org.user.customer.write"],
+        "lastTokenChars": token[-4:],
+        "ipAddress": "127.0.0.1",
+        "userAgent": "test",
+        "expiresAt": "2030-01-01",
+    }
+    author = created.json()["data"]["relationships"]["createdBy"]
+    assert said["relationships"]["user"]["data"] == author["data"]
+    assert said["relationships"]["org"]["data"]["id"] == kustomer.org
+
+
+@pytest.mark.parametrize(
+    ("role", "customers", "conversations"),
+    [
+        ("org.permission.customer.create", 201, 403),
+        ("org.user.customer.write", 201, 403),
+        ("org.permission.conversation.create", 403, 201),
+        ("org.user.conversation.write", 403, 201),
+        ("org.permission.customer.update", 403, 403),
+        ("org.admin", 403, 403),
+    ],
+)
+def test_creating_needs_a_role(kustomer: Kustomer, role: str, customers: int, conversations: int) -> None:
+    """That of the collection."""
+    headers = {"Authorization": f"Bearer {kustomer.key(role)}"}
+    assert ask(kustomer, "POST", "/v1/customers", headers=headers, json={}).status_code == customers
+    body = {"customer": kustomer.customer}
+    assert ask(kustomer, "POST", "/v1/conversations", headers=headers, json=body).status_code == conversations
+    assert kustomer.posts == []
 
 
 @pytest.mark.parametrize(
@@ -359,6 +626,21 @@ def test_a_customer_gets_120_messages_a_minute_from_one_client(kustomer: Kustome
     assert len(kustomer.messages) == 124
 
 
+def test_a_customer_gets_120_conversations_a_minute_from_one_client(kustomer: Kustomer) -> None:
+    """Apart from the messages; not one more, except imported or from another client."""
+    kustomer.now = lambda: 1_800_000_000
+    given = {"customer": kustomer.customer}
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {kustomer.keys['full']}"
+        for _ in range(120):
+            assert session.post(f"{kustomer.url}/v1/conversations", json=given, timeout=5).status_code == 201
+    assert create(kustomer, "conversations", **given).status_code == 429
+    assert create(kustomer, "conversations", **given, importedAt="2026-01-02T03:04:05Z").status_code == 201
+    assert create(kustomer, "conversations", "admin", **given).status_code == 201
+    assert post(kustomer).status_code == 201
+    assert len(kustomer.conversations) == 122
+
+
 def test_the_organisation_shares_one_budget(kustomer: Kustomer) -> None:
     """Every request of every valid key counts; the refusal says when the window ends (epoch seconds)."""
     kustomer.now = lambda: 1_800_000_000.25
@@ -485,6 +767,37 @@ def test_faults_wait_for_their_method(kustomer: Kustomer) -> None:
     assert [post(kustomer).status_code for _ in range(2)] == [500, 201]
 
 
+def test_faults_wait_for_their_place(kustomer: Kustomer) -> None:
+    """The beginning of the path, as it comes over the wire."""
+    kustomer.fault(
+        Fault.answer(500, at="/v1/customers"),
+        Fault.answer(501, on="GET", at="/v1/customers/email="),
+        Fault.answer(502, on="*", at="/v1/conversations"),
+    )
+    assert post(kustomer).status_code == 201
+    assert ask(kustomer, "GET", f"/v1/customers/{kustomer.customer}").status_code == 200
+    assert ask(kustomer, "GET", "/v1/customers/email=ada.lindqvist@example.com").status_code == 501
+    assert ask(kustomer, "GET", f"/v1/conversations/{kustomer.conversation}").status_code == 502
+    assert [create(kustomer, "customers").status_code for _ in range(2)] == [500, 201]
+
+
+@pytest.mark.parametrize("store", [False, True])
+@pytest.mark.parametrize("name", BREAKS)
+@pytest.mark.parametrize("collection", ["customers", "conversations"])
+def test_a_fault_stores_other_things_only_if_told(kustomer: Kustomer, collection: str, name: str, store: bool) -> None:
+    """As it does messages."""
+    fields = {"customer": kustomer.customer} if collection == "conversations" else {}
+    kustomer.fault(BREAKS[name](store=store))
+    if name == "answer":
+        assert create(kustomer, collection, **fields).status_code == 502
+    else:
+        with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+            create(kustomer, collection, **fields)
+    stored = {"customers": kustomer.customers, "conversations": kustomer.conversations}[collection]
+    assert len(stored) == store
+    assert create(kustomer, collection, **fields).status_code == 201
+
+
 def answers_now(connection: http.client.HTTPConnection) -> bool:
     """Tell whether anything has come, a closed connection included."""
     return bool(select.select([connection.sock], [], [], 0)[0])
@@ -560,6 +873,39 @@ def test_a_late_message_appears_after_a_look_up_missed_it(kustomer: Kustomer) ->
     assert [message["attributes"]["externalId"] for message in kustomer.messages] == ["late"]
 
 
+@pytest.mark.parametrize(
+    ("collection", "parameter", "value", "fields"),
+    [
+        ("customers", "email", "new@example.com", {"emails": [{"email": "new@example.com"}]}),
+        ("customers", "phone", "08", {"phones": [{"phone": "08"}]}),
+        ("customers", "externalId", "late", {"externalId": "late"}),
+        ("conversations", "externalId", "late", {"externalId": "late"}),
+    ],
+)
+def test_anything_late_appears_after_a_look_up_missed_it(
+    kustomer: Kustomer, collection: str, parameter: str, value: str, fields: dict[str, Any]
+) -> None:
+    """By any of its identifiers, but not by another collection's."""
+    if collection == "conversations":
+        fields = fields | {"customer": kustomer.customer}
+    kustomer.fault(Fault.late_store(at=f"/v1/{collection}"))
+    assert post(kustomer).status_code == 201
+    assert create(kustomer, collection, **fields).status_code == 504
+    paths = ("/v1/messages/externalId=late", *[f"/v1/{collection}/{parameter}={value}"] * 2)
+    assert [ask(kustomer, "GET", path).status_code for path in paths] == [404, 404, 200]
+    stored = {"customers": kustomer.customers, "conversations": kustomer.conversations}[collection]
+    assert len(stored) == 1
+
+
+def test_what_comes_late_comes_too_late_for_a_taken_identifier(kustomer: Kustomer) -> None:
+    """The one that was created in the meantime stays the only one."""
+    kustomer.fault(Fault.late_store())
+    assert create(kustomer, "customers", externalId="1", phones=[{"phone": "08"}]).status_code == 504
+    first = create(kustomer, "customers", externalId="1").json()["data"]
+    assert [ask(kustomer, "GET", "/v1/customers/phone=08").status_code for _ in range(2)] == [404, 404]
+    assert kustomer.customers == [first]
+
+
 # The server
 
 
@@ -591,17 +937,26 @@ def test_every_answer_has_an_id_of_its_own(kustomer: Kustomer) -> None:
 
 
 def test_clearing_forgets_everything_but_the_seeds(kustomer: Kustomer) -> None:
-    """Messages, late ones too, requests, faults and counts."""
+    """Messages, late ones too, customers, conversations, requests, faults and counts; keys stay."""
     kustomer.fault(Fault.late_store())
     post(kustomer, externalId="late")
     post(kustomer, externalId="1")
+    create(kustomer, "customers", externalId="1")
+    create(kustomer, "conversations", customer=kustomer.customer, externalId="1")
+    token = kustomer.key()
     kustomer.fault(Fault.answer(500, on="*"))
     kustomer.clear()
-    assert (kustomer.messages, kustomer.requests) == ([], [])
+    assert (kustomer.messages, kustomer.customers, kustomer.conversations, kustomer.requests) == ([], [], [], [])
+    for path in ("/v1/customers/externalId=1", "/v1/conversations/externalId=1"):
+        assert ask(kustomer, "GET", path).status_code == 404
+    for path in ("/v1/customers/externalId=customer-1042", "/v1/conversations/externalId=thread-1042"):
+        assert ask(kustomer, "GET", path).status_code == 200
+    headers = {"Authorization": f"Bearer {token}"}
+    assert ask(kustomer, "GET", "/v1/auth/tokens/current", headers=headers).status_code == 200
     for external_id in ("1", "late", "late"):
         response = ask(kustomer, "GET", f"/v1/messages/externalId={external_id}")
         assert response.status_code == 404
-    assert response.headers["x-ratelimit-remaining"] == "997"
+    assert response.headers["x-ratelimit-remaining"] == "992"
     assert len(kustomer.timeline(kustomer.conversation)) == 2
 
 

@@ -15,8 +15,8 @@ from multidict import CIMultiDict
 # On close, discard what is unsent and send RST instead of FIN (struct linger: on, 0 seconds).
 _LINGER_NONE = struct.pack("ii", 1, 0)
 
-# What CloudFront and Kustomer's own edge put on every answer.
-_EDGE = ("X-Kustomer-Pod", "X-Amz-Cf-Id")
+# What CloudFront and Kustomer's own edge put on every answer, and what S3 puts there.
+_EDGE = ("X-Kustomer-Pod", "X-Amz-Cf-Id", "x-amz-request-id", "x-amz-id-2")
 
 _GATEWAY_TIMEOUT = b"<html><head><title>504 Gateway Timeout</title></head><body></body></html>"
 
@@ -47,10 +47,14 @@ class Answer:
         """Give the answer as aiohttp sends it."""
         return web.Response(status=self.status, reason=self.reason, headers=self.headers, body=self.body)
 
-    def wire(self, framing: str) -> tuple[bytes, bytes]:
-        """Give head and body as bytes for the socket; `framing` is the header that delimits the body."""
-        headers = (f"{name}: {value}" for name, value in self.headers.items())
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}", *headers, framing]
+    def wire(self, *, chunked: bool = False) -> tuple[bytes, bytes]:
+        """Give head and body as bytes for the socket; the body's own framing is left to the caller."""
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        if chunked:
+            lines.append("Transfer-Encoding: chunked")
+        elif self.status != HTTPStatus.NO_CONTENT:  # RFC 9110, 8.6: not with 204
+            lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join([*lines, "", ""]).encode(), self.body
 
 
@@ -58,8 +62,9 @@ class Answer:
 class Fault:
     """One way in which a request fails; `Kustomer.fault` queues it for one request.
 
-    Every constructor takes `on`, the method it applies to ("GET", "POST", "*" for any), and `store`: whether
-    a message that the faulty request posts is stored, if it is valid, before the fault shows.
+    Every constructor takes `on`, the method it applies to ("GET", "POST", "*" for any), and `at`, the beginning
+    of the path ("/v1/customers"; `UPLOAD_PATH` for the host of uploads; "" for any). `store` says whether what
+    the faulty request creates is stored, if it is valid, before the fault shows.
     """
 
     kind: Literal["answer", "reset", "close", "cut", "hang", "drip", "late_store"]
@@ -69,6 +74,11 @@ class Fault:
     before_reading: bool = False
     chunked: bool = False
     seconds: float = 0
+    at: str = ""
+
+    def fits(self, method: str, path: str) -> bool:
+        """Tell whether a request is one that this fault is meant for."""
+        return self.on in (method, "*") and path.startswith(self.at)
 
     @classmethod
     def answer(
@@ -79,6 +89,7 @@ class Fault:
         *,
         reason: str | None = None,
         on: str = "POST",
+        at: str = "",
         store: bool = False,
     ) -> "Fault":
         """Answer `status` with `body`: bytes as they are (text/html), another value as JSON, None as empty.
@@ -90,42 +101,48 @@ class Fault:
         else:
             given = Answer.of(status, body)
         given = replace(given.under(headers), reason=reason)
-        return cls("answer", on, store, given)
+        return cls("answer", on, store, given, at=at)
 
     @classmethod
-    def reset(cls, before_reading: bool = False, *, on: str = "POST", store: bool = False) -> "Fault":
+    def reset(cls, before_reading: bool = False, *, on: str = "POST", at: str = "", store: bool = False) -> "Fault":
         """Break the connection with a TCP RST, before the request's body is read or after it."""
         if before_reading and store:
-            raise ValueError("a message that was not read can't be stored")
-        return cls("reset", on, store, before_reading=before_reading)
+            raise ValueError("what was not read can't be stored")
+        return cls("reset", on, store, before_reading=before_reading, at=at)
 
     @classmethod
-    def close(cls, *, on: str = "POST", store: bool = False) -> "Fault":
+    def close(cls, *, on: str = "POST", at: str = "", store: bool = False) -> "Fault":
         """Close the connection in order (FIN) without a byte of answer."""
-        return cls("close", on, store)
+        return cls("close", on, store, at=at)
 
     @classmethod
-    def cut(cls, *, chunked: bool = False, on: str = "POST", store: bool = False) -> "Fault":
-        """Send the normal answer's head and half of its body, then close; framed by length or chunked."""
-        return cls("cut", on, store, chunked=chunked)
+    def cut(cls, *, chunked: bool = False, on: str = "POST", at: str = "", store: bool = False) -> "Fault":
+        """Send the normal answer's head and half of its body, then close; framed by length or chunked.
+
+        An answer without a body is cut before its status, as clients read on past what is missing after it.
+        """
+        return cls("cut", on, store, chunked=chunked, at=at)
 
     @classmethod
-    def hang(cls, *, on: str = "POST", store: bool = False) -> "Fault":
+    def hang(cls, *, on: str = "POST", at: str = "", store: bool = False) -> "Fault":
         """Send nothing until `Kustomer.release`.
 
         Then a look-up, or a POST with `store`, gets its normal answer; another POST gets a closed connection.
         """
-        return cls("hang", on, store)
+        return cls("hang", on, store, at=at)
 
     @classmethod
-    def drip(cls, seconds: float, *, on: str = "POST", store: bool = False) -> "Fault":
+    def drip(cls, seconds: float, *, on: str = "POST", at: str = "", store: bool = False) -> "Fault":
         """Send the normal answer, head included, one byte at a time, each `seconds` after the one before."""
-        return cls("drip", on, store, seconds=seconds)
+        return cls("drip", on, store, seconds=seconds, at=at)
 
     @classmethod
-    def late_store(cls) -> "Fault":
-        """Answer 504 at once; the message appears only once a look-up for it has been answered 404."""
-        return cls("late_store")
+    def late_store(cls, *, at: str = "") -> "Fault":
+        """Answer 504 at once; what was posted appears only once a look-up for it has been answered 404.
+
+        Nothing looks for an uploaded file, so that one never appears.
+        """
+        return cls("late_store", at=at)
 
 
 class _Sent(web.StreamResponse):
@@ -147,7 +164,7 @@ async def deliver(
 ) -> web.StreamResponse:
     """Send what `fault` leaves of the `normal` answer to `request`."""
     transport = request.transport
-    edge = {name: normal.headers[name] for name in _EDGE}
+    edge = {name: normal.headers[name] for name in _EDGE if name in normal.headers}
     if fault.kind == "hang":
         await released.wait()
         return normal.response() if fault.store or request.method == "GET" else _close(request)
@@ -164,7 +181,7 @@ async def deliver(
     if fault.kind == "cut":
         transport.write(_half(normal, fault.chunked))
     if fault.kind == "drip":
-        await _drip(transport, b"".join(normal.wire(f"Content-Length: {len(normal.body)}")), fault.seconds)
+        await _drip(transport, b"".join(normal.wire()), fault.seconds)
     return _close(request)
 
 
@@ -176,13 +193,12 @@ def _close(request: web.BaseRequest) -> web.StreamResponse:
 
 
 def _half(answer: Answer, chunked: bool) -> bytes:
-    """The head, and the first half of the body."""
-    half = len(answer.body) // 2
-    if not chunked:
-        head, body = answer.wire(f"Content-Length: {len(answer.body)}")
-        return head + body[:half]
-    head, body = answer.wire("Transfer-Encoding: chunked")
-    return head + f"{half:x}\r\n".encode() + body[:half] + b"\r\n"
+    """The head, and the first half of the body; where there is none, what comes before the status."""
+    head, body = answer.wire(chunked=chunked)
+    if not body:
+        return head.partition(b" ")[0]
+    half = body[: len(body) // 2]
+    return head + (b"%x\r\n%b\r\n" % (len(half), half) if chunked else half)
 
 
 async def _drip(transport: asyncio.Transport, data: bytes, seconds: float) -> None:

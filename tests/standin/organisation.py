@@ -1,199 +1,105 @@
-"""What Kustomer's REST API documents: an organisation with its keys, limits, customers and timelines.
+"""What Kustomer's REST API documents: an organisation with its customers, conversations, timelines and files.
 
 It answers requests and knows nothing of sockets; `tests.standin.kustomer` serves it. Facts come from
 Kustomer's pages, cited where they stand; what no page says is said to be our choice.
 """
 
-import base64
-import json
 import math
 import re
 import secrets
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
-from urllib.parse import parse_qs, unquote
+from typing import Any
+from urllib.parse import parse_qs
 
+from tests.standin.access import Access, Call, Route, Window
 from tests.standin.faults import Answer
-from tests.standin.refusals import MESSAGE, RefusedError, not_found, parse, refusal, refusal_at, validate
+from tests.standin.records import IDENTIFIERS, RELATED, Records, Resource, related, resource, timestamp
+from tests.standin.refusals import (
+    ATTACHMENT,
+    CONVERSATION,
+    CUSTOMER,
+    MESSAGE,
+    conflict,
+    not_found,
+    parse,
+    refusal,
+    refusal_at,
+    validate,
+)
+from tests.standin.uploads import Bucket, StoredFile
 
-# A JSON:API resource: type, id, attributes, relationships, links.
-Resource = dict[str, Any]
-
-# What becomes of a message that a request creates: it is stored at once, or late, or not at all.
-Effect = Literal["stored", "late", "none"]
-
-# developer.kustomer.com/docs/concepts/rate-limits: the requests of an Enterprise organisation, and the
-# messages that one client creates for one customer, each within 60 seconds.
-ORG_LIMIT = 1000
+# developer.kustomer.com/docs/concepts/rate-limits: the messages, and the conversations, that one client creates
+# for one customer within 60 seconds.
 CUSTOMER_LIMIT = 120
-WINDOW = 60
 
 # Lists: developer.kustomer.com/kustomer-api-docs/reference/getmessage gives 100 a page unless told.
 PAGE_SIZE = 100
 
+# No page says how long an upload's policy lasts; this is the default of the library whose forms Kustomer's look
+# like (github.com/aws/aws-sdk-js/issues/1518).
+POLICY_SECONDS = 3600
+
 # developer.kustomer.com/api/core-resources: the roles that suffice, any one of them, permission or legacy.
 MESSAGE_CREATE = frozenset({"org.permission.message.create", "org.user.message.write"})
 MESSAGE_READ = frozenset({"org.permission.message.read", "org.user.message.read"})
+CONVERSATION_CREATE = frozenset({"org.permission.conversation.create", "org.user.conversation.write"})
 CONVERSATION_READ = frozenset({"org.permission.conversation.read", "org.user.conversation.read"})
+CUSTOMER_CREATE = frozenset({"org.permission.customer.create", "org.user.customer.write"})
 CUSTOMER_READ = frozenset({"org.permission.customer.read", "org.user.customer.read"})
+ATTACHMENT_CREATE = MESSAGE_CREATE | {"org.permission.note.create", "org.user.note.write"}
+ATTACHMENT_READ = frozenset({"org.permission.attachment.read", "org.user.attachment.read"})
 ANY_KEY: frozenset[str] = frozenset()
 
-# The page of create-message-by-customer-id says that these need org.admin; that of create-message is silent.
+# The page of create-message-by-customer-id says that these need org.admin; that of create-message is silent, and
+# so are those of customers and conversations, which have no such rule here.
 ADMIN_FIELDS = ("createdAt", "createdBy", "modifiedAt", "modifiedBy")
 
-# Where a resource's relationships point; the customer's type is spelt in the plural in captured answers.
-RELATED = {
-    "org": ("org", "orgs"),
-    "createdBy": ("user", "users"),
-    "modifiedBy": ("user", "users"),
-    "customer": ("customers", "customers"),
-    "conversation": ("conversation", "conversations"),
-}
 
-
-@dataclass(frozen=True)
-class Seen:
-    """One request as it came: raw path with query, headers in any case, and the TCP connection's number."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-    connection: int
-
-
-@dataclass(frozen=True)
-class Key:
-    """An API key, the machine user it belongs to (object-id), its roles, and why it is refused, if it is."""
-
-    name: str
-    token: str
-    user: str
-    roles: frozenset[str]
-    refusal: str | None = None
-
-
-@dataclass
-class Window:
-    """Counts what falls within one window of 60 seconds, which starts with the first thing counted."""
-
-    start: float = -math.inf
-    used: int = 0
-
-    def take(self, limit: int, now: float) -> bool:
-        """Count one more at `now` (epoch seconds), unless the limit is used up."""
-        if not self.start <= now < self.start + WINDOW:
-            self.start, self.used = now, 0
-        if self.used >= limit:
-            return False
-        self.used += 1
-        return True
-
-
-@dataclass(frozen=True)
-class Call:
-    """A request of a known key that has passed the organisation's limit."""
-
-    key: Key
-    value: str  # what the path's variable part says, decoded
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-    effect: Effect
-
-
-@dataclass(frozen=True)
-class Route:
-    """One documented call: any of `roles` suffices, and no roles means that any key does."""
-
-    method: str
-    path: re.Pattern[str]
-    roles: frozenset[str]
-    handle: Callable[["Organisation", Call], Answer]
-
-
-class Organisation:
+class Organisation(Access):
     """One organisation on Kustomer, with a seeded customer and her open conversation."""
 
-    def __init__(self, *, unique_external_ids: bool = False) -> None:
-        """Make keys and seeds.
+    def __init__(self, *, unique_external_ids: bool = False, unique_identifiers: bool = True) -> None:
+        """Make seeds.
 
-        `unique_external_ids` refuses a message whose externalId is taken with 409. No page says what happens;
-        unless told, the duplicate is stored, which is worst for the caller.
+        `unique_external_ids` refuses a message or conversation whose externalId is taken with 409. No page says
+        what happens; unless told, the duplicate is stored, which is worst for the caller. That customers don't
+        share identifiers is documented; without `unique_identifiers` they do.
         """
-        self.org_limit = ORG_LIMIT
-        self.now: Callable[[], float] = time.time
-        self.org, self.customer, self.conversation = (secrets.token_hex(12) for _ in range(3))
-        self.messages: list[Resource] = []
-        keys = list(_make_keys(self.org))
-        self.keys = {key.name: key.token for key in keys}
-        self._by_token = {key.token: key for key in keys}
-        self._unique_external_ids = unique_external_ids
+        super().__init__(self._routes_of_calls())
+        self.customer, self.conversation = (secrets.token_hex(12) for _ in range(2))
+        self.policy_seconds: float = POLICY_SECONDS
+        self.upload_url = ""
+        self.files: dict[str, StoredFile] = {}
+        self._bucket = Bucket(lambda: self.now())
+        self._records = Records()
+        self.messages = self._records.created["messages"]
+        self.conversations = self._records.created["conversations"]
+        self.customers = self._records.created["customers"]
+        self.attachments = self._records.created["attachments"]
+        # An id is the primary key, so that two can't share it.
+        self._unique = frozenset({"id", "externalId"} if unique_external_ids else {"id"})
+        self._unique_of_customers = IDENTIFIERS if unique_identifiers else frozenset()
         self.clear()
 
     def clear(self) -> None:
-        """Forget messages and what was counted; the seeds stay."""
-        self.messages.clear()
-        self._late: list[Resource] = []
-        self._index: dict[tuple[str, str, str], Resource] = {}  # (collection, parameter, value)
-        self._timelines: dict[str, list[Resource]] = {}
-        self._org_window = Window()
-        self._customer_windows: dict[tuple[str, str], Window] = defaultdict(Window)
+        """Forget what was created and what was counted; seeds and keys stay."""
+        super().clear()
+        self._records.clear()
+        self.files.clear()
+        self._customer_windows: dict[tuple[str, str, str], Window] = defaultdict(Window)
         self._seed()
 
     def timeline(self, conversation: str) -> list[Resource]:
         """List the conversation's messages by `createdAt`, seeded ones included."""
-        messages = list(self._timelines.get(conversation, ()))
-        return sorted(messages, key=lambda message: _instant(message["attributes"]["createdAt"]))
+        return self._records.timeline(conversation)
 
-    def answer(self, seen: Seen, effect: Effect = "stored") -> Answer:
-        """Answer one request, with the headers that every answer has."""
-        # Captured answers of Kustomer carry its pod, and CloudFront's id of the request.
-        headers = {"X-Kustomer-Pod": "prod1", "X-Amz-Cf-Id": secrets.token_urlsafe(40) + "=="}
-        try:
-            key = self._authenticate(seen.headers.get("Authorization", ""))
-            self._count(headers)
-            answer = self._dispatch(key, seen, effect)
-        except RefusedError as refused:
-            answer = refused.answer
-        return answer.under(headers)
-
-    def _authenticate(self, authorization: str) -> Key:
-        # developer.kustomer.com/docs/get-started/authentication: Authorization: Bearer <token>
-        scheme, _, token = authorization.partition(" ")
-        key = self._by_token.get(token)
-        if scheme.lower() != "bearer" or key is None:
-            raise refusal(401, "unauthorized", "Invalid or missing auth token")
-        if key.refusal:
-            raise refusal(401, "unauthorized", key.refusal)
-        return key
-
-    def _count(self, headers: dict[str, str]) -> None:
-        """Count a request of the organisation; x-ratelimit-reset is in epoch seconds, and only on its 429."""
-        within = self._org_window.take(self.org_limit, self.now())
-        headers["x-ratelimit-limit"] = str(self.org_limit)
-        headers["x-ratelimit-remaining"] = str(max(0, self.org_limit - self._org_window.used))
-        if not within:
-            headers["x-ratelimit-reset"] = str(math.ceil(self._org_window.start + WINDOW))
-            raise refusal(429, "too_many_requests", "API rate limit of the organization exceeded")
-
-    def _dispatch(self, key: Key, seen: Seen, effect: Effect) -> Answer:
-        path, _, query = seen.path.partition("?")
-        for route in ROUTES:
-            found = route.path.fullmatch(path) if route.method == seen.method else None
-            if found is None:
-                continue
-            if route.roles and not route.roles & key.roles:
-                # The older errors page puts a missing role under 401; clients report 403, and so does this.
-                raise refusal(403, "forbidden", f"Missing role: {' or '.join(sorted(route.roles))}")
-            # Decoded once, as a path: '+' is a plus.
-            value = unquote(found["value"]) if route.path.groups else ""
-            return route.handle(self, Call(key, value, query, seen.headers, seen.body, effect))
-        raise refusal_at(404, {"code": "notfound", "title": "Not Found"})
+    def keep_file(self, attachment: str, file: StoredFile) -> None:
+        """Keep what was uploaded; S3 replaces what it has under the same key."""
+        self.files[attachment] = file
+        # When Kustomer learns of an upload is not documented: at once is our choice.
+        if found := self._records.find("attachments", "id", attachment):
+            found["attributes"]["uploaded"] = True
 
     def create_message(self, call: Call) -> Answer:
         """POST /v1/messages (developer.kustomer.com/api/core-resources/create-message).
@@ -205,32 +111,64 @@ class Organisation:
         if "org.admin" not in call.key.roles and (barred := [name for name in ADMIN_FIELDS if name in given]):
             raise refusal(403, "forbidden", f"Setting {', '.join(barred)} requires the role org.admin")
         message = self._message(given, call.key.user)
-        self._refuse_taken(message)
-        customer = _related(message, "customer")
-        # The same page: a body with importedAt is exempt from the limit per customer.
-        if customer and "importedAt" not in given and call.effect != "none":
-            window = self._customer_windows[call.key.user, customer]
-            if not window.take(CUSTOMER_LIMIT, self.now()):
-                raise refusal(429, "too_many_requests", "Too many messages created for this customer")
-        if call.effect == "stored":
-            self._store(message)
-        if call.effect == "late":
-            self._late.append(message)
+        self._create(call, "messages", message, self._unique)
         return Answer.of(201, {"data": message})
+
+    def create_conversation(self, call: Call) -> Answer:
+        """POST /v1/conversations (developer.kustomer.com/api/core-resources/create-conversation).
+
+        That an unknown customer is answered 404, as a look-up of one is, is our choice.
+        """
+        given = parse(call.headers, call.body)
+        validate(CONVERSATION, given)
+        if not self._records.find("customers", "id", given["customer"]):
+            raise not_found("customer")
+        conversation = self._conversation(given, call.key.user)
+        self._create(call, "conversations", conversation, self._unique)
+        return Answer.of(201, {"data": conversation})
+
+    def create_customer(self, call: Call) -> Answer:
+        """POST /v1/customers (developer.kustomer.com/api/core-resources/create-customer)."""
+        given = parse(call.headers, call.body)
+        validate(CUSTOMER, given)
+        customer = self._customer(given, call.key.user)
+        self._create(call, "customers", customer, self._unique_of_customers)
+        return Answer.of(201, {"data": customer})
+
+    def create_attachment(self, call: Call) -> Answer:
+        """POST /v1/attachments (developer.kustomer.com/api/core-resources/create-attachment).
+
+        The names of the form's fields and the shape of the key are those of the published example. Nothing is
+        said of a contentLength that no file can have: it is taken, and the upload fails.
+        """
+        given = parse(call.headers, call.body)
+        validate(ATTACHMENT, given)
+        attachment = self._attachment(given)
+        self._create(call, "attachments", attachment, frozenset())
+        if "externalUrl" in given:
+            return Answer.of(201, {"data": attachment})
+        fields = self._bucket.form(
+            key=f"attachments/{self.org}/{attachment['id']}-{given['name']}",
+            attachment=attachment["id"],
+            content_type=given["contentType"],
+            size=given["contentLength"],
+            seconds=self.policy_seconds,
+        )
+        return Answer.of(201, {"data": attachment, "meta": {"upload": {"url": self.upload_url, "fields": fields}}})
 
     def look_up(self, call: Call, collection: str, parameter: str) -> Answer:
         """GET /v1/{collection}/{id}, or /v1/{collection}/{parameter}={value}: one resource, or 404."""
-        found = self._index.get((collection, parameter, call.value))
+        found = self._records.find(collection, parameter, call.value)
         if found:
             return Answer.of(200, {"data": found})
-        if call.effect == "stored" and collection == "messages":
-            self._appear(parameter, call.value)
+        if call.effect == "stored":
+            self._records.appear(collection, parameter, call.value)
         raise not_found(parameter)
 
     def list_messages(self, call: Call) -> Answer:
         """GET /v1/conversations/{id}/messages?page=&pageSize=: a page of its timeline, links to others."""
         timeline = self.timeline(call.value)
-        if not timeline and ("conversations", "id", call.value) not in self._index:
+        if not timeline and not self._records.find("conversations", "id", call.value):
             raise not_found("id")
         page, size = _number(call.query, "page", 1), _number(call.query, "pageSize", PAGE_SIZE)
         last = max(1, math.ceil(len(timeline) / size))
@@ -256,186 +194,156 @@ class Organisation:
 
     def current_token(self, call: Call) -> Answer:
         """GET /v1/auth/tokens/current: any valid key (developer.kustomer.com/docs/get-started/quickstart)."""
+        created = timestamp(call.key.created)
         attributes = {
             "name": call.key.name,
             "roles": sorted(call.key.roles),
             "lastTokenChars": call.key.token[-4:],
+            "ipAddress": "127.0.0.1",  # nobody else can ask
             "userAgent": call.headers.get("User-Agent", ""),
-            "lastAccessedAt": _timestamp(self.now()),
+            "createdAt": created,
+            "updatedAt": created,
+            "lastAccessedAt": timestamp(self.now()),
+            **call.key.attributes,
         }
-        related = {"org": self.org, "user": call.key.user}
-        return Answer.of(200, {"data": _resource("token", "auth/tokens", "current", attributes, related)})
+        relations = {"org": self.org, "user": call.key.user}
+        return Answer.of(200, {"data": resource("token", "auth/tokens", "current", attributes, relations)})
+
+    def _create(self, call: Call, collection: str, new: Resource, unique: frozenset[str]) -> None:
+        """Store what is new, unless an identifier is taken or the customer's limit is used up."""
+        if taken := self._records.taken(collection, new, unique):
+            raise conflict(taken)
+        customer = related(new, "customer")
+        # The pages of create-message and create-conversation: a body with importedAt is exempt from the limit.
+        if customer and "importedAt" not in new["attributes"] and call.effect != "none":
+            window = self._customer_windows[collection, call.key.user, customer]
+            if not window.take(CUSTOMER_LIMIT, self.now()):
+                raise refusal(429, "too_many_requests", f"Too many {collection} created for this customer")
+        if call.effect == "stored":
+            self._records.create(collection, new)
+        if call.effect == "late":
+            self._records.delay(collection, new, unique)
 
     def _seed(self) -> None:
         """A customer with an open conversation of yesterday."""
         at = self.now() - 86_400
-        email = "ada.lindqvist@example.com"
-        customer: dict[str, Any] = {
+        user = secrets.token_hex(12)
+        customer = {
+            "id": self.customer,
             "name": "Ada Lindqvist",
             "externalId": "customer-1042",
-            "createdAt": _timestamp(at),
-            "emails": [{"email": email, "type": "home"}],
+            "emails": [{"email": "ada.lindqvist@example.com", "type": "home"}],
         }
-        resource = _resource("customer", "customers", self.customer, customer, {"org": self.org})
-        self._put("customers", resource)
-        self._index["customers", "email", email] = resource
-        conversation: dict[str, Any] = {
+        self._records.seed("customers", self._customer(customer, user, at))
+        conversation = {
+            "id": self.conversation,
+            "customer": self.customer,
             "name": "Parcel 1042",
             "externalId": "thread-1042",
-            "createdAt": _timestamp(at),
-            "status": "open",
             "channels": ["chat"],
         }
-        related = {"org": self.org, "customer": self.customer}
-        resource = _resource("conversation", "conversations", self.conversation, conversation, related)
-        self._put("conversations", resource)
-        user = secrets.token_hex(12)
+        self._records.seed("conversations", self._conversation(conversation, user, at))
         both = {"channel": "chat", "app": "chat", "conversation": self.conversation}
         for later, direction, text in (
             (0, "in", "Hello, where is my parcel? It should have come on Monday."),
             (240, "out", "Hello Ada, I'm asking the carrier and will write to you today."),
         ):
-            self._keep(self._message({**both, "direction": direction, "preview": text}, user, at + later))
+            message = self._message({**both, "direction": direction, "preview": text}, user, at + later)
+            self._records.seed("messages", message)
 
     def _message(self, given: Mapping[str, Any], user: str, at: float | None = None) -> Resource:
         """Make a message of a valid body; no page says which defaults are filled in, captures have these."""
-        now = _timestamp(self.now() if at is None else at)
         direction = given["direction"]
-        position = "followup" if self._timelines.get(given.get("conversation", "")) else "initial"
+        position = "followup" if self._records.begun(given.get("conversation", "")) else "initial"
         attributes = {
             "status": "received" if direction == "in" else "sent",
             "directionType": f"{position}-{direction}",
             "auto": False,
-            "sentAt": now,
+            "sentAt": timestamp(self.now() if at is None else at),
+        }
+        # A message without a customer belongs to its conversation's.
+        conversation = self._records.find("conversations", "id", given.get("conversation", ""))
+        owner = {"customer": related(conversation, "customer")} if conversation else {}
+        return self._resource("message", {**attributes, **given}, user, at, owner)
+
+    def _conversation(self, given: Mapping[str, Any], user: str, at: float | None = None) -> Resource:
+        """Make a conversation of a valid body; what is counted in it stays at nothing here."""
+        attributes: dict[str, Any] = {
+            "status": "open",
+            "channels": [],
+            "messageCount": 0,
+            "noteCount": 0,
+            "satisfaction": 0,
+            "tags": [],
+            "assignedUsers": [],
+            "assignedTeams": [],
+            "rev": 1,
+        }
+        return self._resource("conversation", {**attributes, **given}, user, at)
+
+    def _customer(self, given: Mapping[str, Any], user: str, at: float | None = None) -> Resource:
+        """Make a customer of a valid body, with lists and the revision that captured answers have."""
+        lists = ("externalIds", "emails", "phones", "socials", "urls", "locations", "tags")
+        shared = ("sharedExternalIds", "sharedEmails", "sharedPhones", "sharedSocials")
+        attributes = {**{name: [] for name in (*lists, *shared)}, "rev": 1}
+        return self._resource("customer", {**attributes, **given}, user, at)
+
+    def _attachment(self, given: Mapping[str, Any]) -> Resource:
+        """Make an attachment of a valid body; its page says what an externalUrl changes."""
+        external = given.get("externalUrl")
+        attributes = {name: given[name] for name in ("name", "contentType", "contentLength")}
+        attributes |= {"uploaded": external is not None, "redacted": False}
+        attachment = resource("attachment", "attachments", secrets.token_hex(12), attributes, {"org": self.org})
+        if external is not None and given.get("renderMode") != "metadata_only":
+            attachment["links"]["related"] = external
+        return attachment
+
+    def _resource(
+        self,
+        kind: str,
+        given: Mapping[str, Any],
+        user: str,
+        at: float | None,
+        relations: Mapping[str, str] | None = None,
+    ) -> Resource:
+        """Make a resource of what a body gives; else it was made now, by `user`, and has these `relations`."""
+        now = timestamp(self.now() if at is None else at)
+        attributes = {
             "createdAt": now,
             "updatedAt": now,
             "modifiedAt": now,
             **{name: value for name, value in given.items() if name not in RELATED and name != "id"},
         }
-        related = {"org": self.org, "createdBy": user, "modifiedBy": user}
-        # A message without a customer belongs to its conversation's.
-        conversation = self._index.get(("conversations", "id", given.get("conversation", "")))
-        if conversation:
-            related["customer"] = _related(conversation, "customer")
-        related |= {name: given[name] for name in RELATED if name in given}
-        return _resource("message", "messages", given.get("id", secrets.token_hex(12)), attributes, related)
+        named = {name: given[name] for name in RELATED if name in given}
+        all_relations = {"org": self.org, "createdBy": user, "modifiedBy": user, **(relations or {}), **named}
+        return resource(kind, f"{kind}s", given.get("id", secrets.token_hex(12)), attributes, all_relations)
 
-    def _refuse_taken(self, message: Resource) -> None:
-        # An id is the primary key, so that two messages can't share it; no page says what the answer is.
-        taken = ["id"] if ("messages", "id", message["id"]) in self._index else []
-        external = message["attributes"].get("externalId")
-        if self._unique_external_ids and ("messages", "externalId", external) in self._index:
-            taken.append("externalId")
-        if taken:
-            raise refusal_at(
-                409, *({"source": {"parameter": t}, "code": "conflict", "title": "Conflict"} for t in taken)
-            )
+    def _routes_of_calls(self) -> Iterator[Route]:
+        """Every documented call that this server knows, the more specific path first."""
 
-    def _store(self, message: Resource) -> None:
-        self._keep(message)
-        self.messages.append(message)
+        def route(method: str, path: str, roles: frozenset[str], handle: Callable[[Call], Answer]) -> Route:
+            return Route(method, re.compile(path.replace("{value}", "(?P<value>[^/]+)")), roles, handle)
 
-    def _keep(self, message: Resource) -> None:
-        self._put("messages", message)
-        if "conversation" in message["relationships"]:
-            self._timelines.setdefault(_related(message, "conversation"), []).append(message)
+        def look_up(collection: str, parameter: str) -> Callable[[Call], Answer]:
+            return lambda call: self.look_up(call, collection, parameter)
 
-    def _put(self, collection: str, resource: Resource) -> None:
-        self._index[collection, "id", resource["id"]] = resource
-        external = resource["attributes"].get("externalId")
-        if external is not None:
-            # Of duplicates, the first is found; which one Kustomer gives is not documented.
-            self._index.setdefault((collection, "externalId", external), resource)
-
-    def _appear(self, parameter: str, value: str) -> None:
-        """Store the late message that a look-up has just missed."""
-        for message in self._late:
-            if value == (message["id"] if parameter == "id" else message["attributes"].get(parameter)):
-                self._late.remove(message)
-                self._store(message)
-                return
-
-
-def _routes() -> Iterator[Route]:
-    def route(method: str, path: str, roles: frozenset[str], handle: Callable[[Organisation, Call], Answer]) -> Route:
-        return Route(method, re.compile(path.replace("{value}", "(?P<value>[^/]+)")), roles, handle)
-
-    def look_up(collection: str, parameter: str) -> Callable[[Organisation, Call], Answer]:
-        return lambda organisation, call: organisation.look_up(call, collection, parameter)
-
-    yield route("POST", "/v1/messages", MESSAGE_CREATE, Organisation.create_message)
-    yield route("GET", "/v1/conversations/{value}/messages", MESSAGE_READ, Organisation.list_messages)
-    yield route("GET", "/v1/auth/tokens/current", ANY_KEY, Organisation.current_token)
-    for collection, roles in (
-        ("messages", MESSAGE_READ),
-        ("conversations", CONVERSATION_READ),
-        ("customers", CUSTOMER_READ),
-    ):
-        # The older pages print externalid, the newer ones externalId.
-        yield route("GET", f"/v1/{collection}/external[iI]d={{value}}", roles, look_up(collection, "externalId"))
-        if collection == "customers":
-            yield route("GET", "/v1/customers/email={value}", roles, look_up(collection, "email"))
-        yield route("GET", f"/v1/{collection}/{{value}}", roles, look_up(collection, "id"))
-
-
-# Every documented call that this server knows, the more specific path first.
-ROUTES = tuple(_routes())
-
-
-def _make_keys(org: str) -> Iterator[Key]:
-    full = frozenset(
-        f"org.permission.{name}"
-        for name in (
-            "message.create",
-            "message.read",
-            "conversation.create",
-            "conversation.read",
-            "conversation.update",
-            "customer.create",
-            "customer.read",
-            "customer.update",
-            "attachment.read",
-        )
-    )
-    # Quoted from the older portal's getting-started page.
-    pod = "Auth token associated with pod prod2 but request is being handled by prod1"
-    for name, roles, why in (
-        ("full", full, None),
-        ("no_read", frozenset({"org.permission.message.create"}), None),
-        ("no_create", frozenset({"org.permission.message.read"}), None),
-        ("admin", full | {"org.admin"}, None),
-        ("expired", full, "Auth token has expired"),
-        ("elsewhere", full, pod),
-    ):
-        user = secrets.token_hex(12)
-        claims = ({"alg": "HS256", "typ": "JWT"}, {"id": secrets.token_hex(12), "user": user, "org": org})
-        parts = [base64.urlsafe_b64encode(json.dumps(c).encode()).decode().rstrip("=") for c in claims]
-        yield Key(name, ".".join([*parts, secrets.token_urlsafe(32)]), user, roles, why)
-
-
-def _resource(
-    kind: str, collection: str, at: str, attributes: Mapping[str, Any], related: Mapping[str, str]
-) -> Resource:
-    relationships = {}
-    for name, other in related.items():
-        other_kind, other_collection = RELATED.get(name, (name, f"{name}s"))
-        relationships[name] = {
-            "links": {"self": f"/v1/{other_collection}/{other}"},
-            "data": {"type": other_kind, "id": other},
-        }
-    return {
-        "type": kind,
-        "id": at,
-        "attributes": attributes,
-        "relationships": relationships,
-        "links": {"self": f"/v1/{collection}/{at}"},
-    }
-
-
-def _related(resource: Resource, name: str) -> str:
-    """The id that a relationship points to, or nothing."""
-    found: str = resource["relationships"].get(name, {}).get("data", {}).get("id", "")
-    return found
+        yield route("POST", "/v1/messages", MESSAGE_CREATE, self.create_message)
+        yield route("POST", "/v1/conversations", CONVERSATION_CREATE, self.create_conversation)
+        yield route("POST", "/v1/customers", CUSTOMER_CREATE, self.create_customer)
+        yield route("POST", "/v1/attachments", ATTACHMENT_CREATE, self.create_attachment)
+        yield route("GET", "/v1/conversations/{value}/messages", MESSAGE_READ, self.list_messages)
+        yield route("GET", "/v1/auth/tokens/current", ANY_KEY, self.current_token)
+        yield route("GET", "/v1/customers/email={value}", CUSTOMER_READ, look_up("customers", "email"))
+        yield route("GET", "/v1/customers/phone={value}", CUSTOMER_READ, look_up("customers", "phone"))
+        for collection, roles in (
+            ("messages", MESSAGE_READ),
+            ("conversations", CONVERSATION_READ),
+            ("customers", CUSTOMER_READ),
+        ):
+            # The older pages print externalid, the newer ones externalId.
+            yield route("GET", f"/v1/{collection}/external[iI]d={{value}}", roles, look_up(collection, "externalId"))
+            yield route("GET", f"/v1/{collection}/{{value}}", roles, look_up(collection, "id"))
+        yield route("GET", "/v1/attachments/{value}", ATTACHMENT_READ, look_up("attachments", "id"))
 
 
 def _number(query: str, name: str, default: int) -> int:
@@ -444,11 +352,3 @@ def _number(query: str, name: str, default: int) -> int:
     if not re.fullmatch("0*[1-9][0-9]{0,8}", given):
         raise refusal_at(400, {"source": {"parameter": name}, "code": "badparam", "title": "Invalid type"})
     return int(given)
-
-
-def _timestamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _instant(timestamp: str) -> datetime:
-    return datetime.fromisoformat(timestamp.upper())

@@ -1,0 +1,192 @@
+"""Who may ask an organisation on Kustomer what, and how often: keys, roles and the organisation's limit.
+
+Facts come from Kustomer's pages, cited where they stand; what no page says is said to be our choice.
+"""
+
+import base64
+import json
+import math
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from tests.standin.faults import Answer
+from tests.standin.records import Effect
+from tests.standin.refusals import RefusedError, refusal, refusal_at
+
+# developer.kustomer.com/docs/concepts/rate-limits: the requests of an Enterprise organisation within 60 seconds.
+ORG_LIMIT = 1000
+WINDOW = 60
+
+# What a key with every role that is needed here may do.
+_FULL = frozenset(
+    f"org.permission.{name}"
+    for name in (
+        "message.create",
+        "message.read",
+        "conversation.create",
+        "conversation.read",
+        "conversation.update",
+        "customer.create",
+        "customer.read",
+        "customer.update",
+        "attachment.read",
+    )
+)
+
+# Quoted from the older portal's getting-started page.
+_OTHER_POD = "Auth token associated with pod prod2 but request is being handled by prod1"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as it came: raw path with query, headers in any case, and the TCP connection's number."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    connection: int
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key: the machine user it belongs to (object-id), its roles, and why it is refused, if it is."""
+
+    name: str
+    token: str
+    user: str
+    roles: frozenset[str]
+    created: float
+    refusal: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Window:
+    """Counts what falls within one window of 60 seconds, which starts with the first thing counted."""
+
+    start: float = -math.inf
+    used: int = 0
+
+    def take(self, limit: int, now: float) -> bool:
+        """Count one more at `now` (epoch seconds), unless the limit is used up."""
+        if not self.start <= now < self.start + WINDOW:
+            self.start, self.used = now, 0
+        if self.used >= limit:
+            return False
+        self.used += 1
+        return True
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request of a known key that has passed the organisation's limit."""
+
+    key: Key
+    value: str  # what the path's variable part says, decoded
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    effect: Effect
+
+
+@dataclass(frozen=True)
+class Route:
+    """One documented call: any of `roles` suffices, and no roles means that any key does."""
+
+    method: str
+    path: re.Pattern[str]
+    roles: frozenset[str]
+    handle: Callable[[Call], Answer]
+
+
+class Access:
+    """The way in: a request gets to its call if its key, the limit and the key's roles let it."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        """Make keys; of the routes that fit a request, the first is taken."""
+        self.org_limit = ORG_LIMIT
+        self.now: Callable[[], float] = time.time
+        self.org = secrets.token_hex(12)
+        self._routes = tuple(routes)
+        self._org_window = Window()
+        self._by_token: dict[str, Key] = {}
+        self.keys = {
+            name: self._mint(name, roles, why)
+            for name, roles, why in (
+                ("full", _FULL, None),
+                ("no_read", frozenset({"org.permission.message.create"}), None),
+                ("no_create", frozenset({"org.permission.message.read"}), None),
+                ("admin", _FULL | {"org.admin"}, None),
+                ("expired", _FULL, "Auth token has expired"),
+                ("elsewhere", _FULL, _OTHER_POD),
+            )
+        }
+
+    def key(self, *roles: str, name: str = "a key", **attributes: Any) -> str:
+        """Make another key with exactly these roles; `attributes` are what it says of itself besides."""
+        return self._mint(name, frozenset(roles), attributes=attributes)
+
+    def clear(self) -> None:
+        """Forget what was counted; the keys stay."""
+        self._org_window = Window()
+
+    def answer(self, seen: Seen, effect: Effect = "stored") -> Answer:
+        """Answer one request, with the headers that every answer has."""
+        # Captured answers of Kustomer carry its pod, and CloudFront's id of the request.
+        headers = {"X-Kustomer-Pod": "prod1", "X-Amz-Cf-Id": secrets.token_urlsafe(40) + "=="}
+        try:
+            key = self._authenticate(seen.headers.get("Authorization", ""))
+            self._count(headers)
+            answer = self._dispatch(key, seen, effect)
+        except RefusedError as refused:
+            answer = refused.answer
+        return answer.under(headers)
+
+    def _mint(
+        self, name: str, roles: frozenset[str], why: str | None = None, attributes: Mapping[str, Any] | None = None
+    ) -> str:
+        user = secrets.token_hex(12)
+        claims = ({"alg": "HS256", "typ": "JWT"}, {"id": secrets.token_hex(12), "user": user, "org": self.org})
+        parts = [base64.urlsafe_b64encode(json.dumps(c).encode()).decode().rstrip("=") for c in claims]
+        token = ".".join([*parts, secrets.token_urlsafe(32)])
+        self._by_token[token] = Key(name, token, user, roles, self.now(), why, attributes or {})
+        return token
+
+    def _authenticate(self, authorization: str) -> Key:
+        # developer.kustomer.com/docs/get-started/authentication: Authorization: Bearer <token>
+        scheme, _, token = authorization.partition(" ")
+        key = self._by_token.get(token)
+        if scheme.lower() != "bearer" or key is None:
+            raise refusal(401, "unauthorized", "Invalid or missing auth token")
+        if key.refusal:
+            raise refusal(401, "unauthorized", key.refusal)
+        return key
+
+    def _count(self, headers: dict[str, str]) -> None:
+        """Count a request of the organisation; x-ratelimit-reset is in epoch seconds, and only on its 429."""
+        within = self._org_window.take(self.org_limit, self.now())
+        headers["x-ratelimit-limit"] = str(self.org_limit)
+        headers["x-ratelimit-remaining"] = str(max(0, self.org_limit - self._org_window.used))
+        if not within:
+            headers["x-ratelimit-reset"] = str(math.ceil(self._org_window.start + WINDOW))
+            raise refusal(429, "too_many_requests", "API rate limit of the organization exceeded")
+
+    def _dispatch(self, key: Key, seen: Seen, effect: Effect) -> Answer:
+        path, _, query = seen.path.partition("?")
+        for route in self._routes:
+            found = route.path.fullmatch(path) if route.method == seen.method else None
+            if found is None:
+                continue
+            if route.roles and not route.roles & key.roles:
+                # The older errors page puts a missing role under 401; clients report 403, and so does this.
+                raise refusal(403, "forbidden", f"Missing role: {' or '.join(sorted(route.roles))}")
+            # Decoded once, as a path: '+' is a plus.
+            value = unquote(found["value"]) if route.path.groups else ""
+            return route.handle(Call(key, value, query, seen.headers, seen.body, effect))
+        raise refusal_at(404, {"code": "notfound", "title": "Not Found"})
