@@ -1,7 +1,8 @@
-"""A stand-in for a Windmill workspace, for the real CLI to talk to.
+"""A stand-in for a Windmill workspace, for the real CLI and the real Python client to talk to.
 
 It already holds other people's work, remembers every request, applies every write to what it holds, and
 exports its contents as the server does, so a test can say what a deployment changed and what it left alone.
+It also gives a job its files and its arguments, and runs a flow when its webhook is called.
 
 API: https://app.windmill.dev/openapi.html. Export layout: https://www.windmill.dev/docs/advanced/cli/sync
 """
@@ -21,23 +22,17 @@ from typing import Any, Self
 
 from aiohttp import web
 
-Item = dict[str, Any]
+from tests.standin.windmill_flows import deployed
+from tests.standin.windmill_holdings import DEPLOYER, HUB_RESOURCE_TYPE, Holdings, Item, other_peoples_work, resolved
+from tests.standin.windmill_jobs import Jobs, RunFlow
+from tests.standin.windmill_storage import Storage, StorageFault
+
+__all__ = ["HUB_RESOURCE_TYPE", "Item", "Request", "Workspace"]
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-DEPLOYER = "u/deployer"
 EXISTS = "/api/workspaces/exists"
 VERSION = "/api/version"
-
-# What the Hub's integration registers under the same name: the key and nothing else.
-HUB_RESOURCE_TYPE: Item = {
-    "description": "Kustomer, from the Hub",
-    "schema": {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "properties": {"apiKey": {"type": "string", "description": ""}},
-        "required": ["apiKey"],
-    },
-}
 
 # Where the export puts an item of each kind; a script's code lies beside its metadata.
 EXPORT_NAMES = {
@@ -80,6 +75,7 @@ DELETIONS = (
 # How each kind is read, one by one.
 READS = (
     ("scripts/get/p/{key:.+}", "scripts"),
+    ("flows/get/{key:.+}", "flows"),
     ("folders/get/{key}", "folders"),
     ("resources/type/get/{key}", "resource_types"),
     ("resources/get/{key:.+}", "resources"),
@@ -104,9 +100,11 @@ class Workspace:
     hub_type: a resource type `kustomer` is already there, with the Hub's shape.
     admin: the token belongs to a workspace admin; by default to an ordinary developer.
     scripts_from: a directory whose files are served as if deployed, to a worker's import of a shared module.
+    run_flow: what runs a flow whose webhook is called; without it there are no webhooks. It is called in a
+        thread of its own, and the block doesn't end before it does.
 
-    Every request but the one for the version must carry `token` as its bearer. `requests` are all of them
-    in order of arrival, and `writes` those that ask for a change.
+    Every request but the one for the version must carry `token`, as its bearer or in its query. `requests` are
+    all of them in order of arrival, and `writes` those that ask for a change.
     """
 
     id = "acme"
@@ -119,11 +117,12 @@ class Workspace:
         hub_type: bool = False,
         admin: bool = False,
         scripts_from: pathlib.Path | None = None,
+        run_flow: RunFlow | None = None,
     ) -> None:
         """Fill the workspace; it serves from `__enter__` on."""
         self.requests: list[Request] = []
         self.url = ""
-        self._held = _other_peoples_work()
+        self._held = other_peoples_work()
         if not folder:
             for items in self._held.values():
                 for key in [key for key in items if key == "kustomer" or key.startswith("f/kustomer/")]:
@@ -132,6 +131,8 @@ class Workspace:
             self._held["resource_types"]["kustomer"] = copy.deepcopy(HUB_RESOURCE_TYPE)
         self._admin = admin
         self._scripts_from = scripts_from
+        self._storage = Storage()
+        self._jobs = Jobs(self._held["flows"], run_flow) if run_flow else None
 
     def __enter__(self) -> Self:
         """Start serving on a free port."""
@@ -149,19 +150,49 @@ class Workspace:
         trace: types.TracebackType | None,
     ) -> None:
         """Stop serving and end the thread."""
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        try:
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     @property
     def writes(self) -> list[Request]:
         """The requests that ask for a change: all but GET, and but the question put as a POST."""
         return [request for request in self.requests if request.method != "GET" and request.path != EXISTS]
 
-    def holdings(self) -> dict[str, dict[str, Item]]:
+    def holdings(self) -> Holdings:
         """A copy of what the workspace holds now: kind -> path or name -> item."""
         return copy.deepcopy(self._held)
+
+    def hold(self, kind: str, path: str, item: Item) -> None:
+        """Hold an item as if somebody had made it, or change the fields that `item` names."""
+        self._held[kind].setdefault(path, {"path": path}).update(copy.deepcopy(item))
+
+    def resolve(self, value: Any) -> Any:
+        """A job's arguments as the job gets them, with `$res:…`, `$var:…` and `$WM_…` replaced."""
+        reserved = {"WM_WORKSPACE": self.id, "WM_TOKEN": self.token, "WM_BASE_URL": self.url.rstrip("/")}
+        return resolved(value, self._held, reserved)
+
+    def store(self, key: str, content: bytes | int, *, storage: str | None = None) -> None:
+        """Put a file into the object storage: bytes, or a number of bytes that are made while they are sent.
+
+        `windmill_storage.sha256_of` gives the digest of either. Naming another storage than the default makes it.
+        """
+        self._storage.held.setdefault(storage, {})[key] = content
+
+    def storage_fault(self, kind: StorageFault) -> None:
+        """Let the next request for a file fail that has not been promised an earlier fault.
+
+        cut: half of it comes, then the connection ends. error: 500. denied: 403. hang: nothing comes until
+        `release`, then the file.
+        """
+        self._storage.faults.append(kind)
+
+    def release(self) -> None:
+        """Let the requests that hang now come to their end."""
+        self._loop.call_soon_threadsafe(self._storage.let_go)
 
     async def _start(self) -> None:
         await self._runner.setup()
@@ -170,13 +201,22 @@ class Workspace:
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}/"
 
+    async def _stop(self) -> None:
+        self._storage.let_go()
+        try:
+            if self._jobs:
+                await self._jobs.finish()
+        finally:
+            await self._runner.cleanup()
+            await self._loop.shutdown_default_executor()
+
     def _application(self) -> web.Application:
         @web.middleware
         async def record_and_admit(request: web.Request, handler: Handler) -> web.StreamResponse:
             body = await request.json() if request.can_read_body else None
             self.requests.append(Request(request.method, request.path, dict(request.query), body))
-            admitted = request.headers.get("Authorization") == f"Bearer {self.token}"
-            if not admitted and request.path != VERSION:
+            by_header = request.headers.get("Authorization") == f"Bearer {self.token}"
+            if not by_header and request.query.get("token") != self.token and request.path != VERSION:
                 return web.Response(status=401, text="Unauthorized")
             return await handler(request)
 
@@ -190,6 +230,8 @@ class Workspace:
         routes.add_get(base + "workspaces/tarball", self._export)
         routes.add_get(base + "scripts/raw/p/{path:.+}", self._raw_script)
         routes.add_post(base + "scripts/create", self._create_script)
+        routes.add_post(base + "flows/create", self._create_flow)
+        routes.add_post(base + "flows/update/{key:.+}", self._update_flow)
         routes.add_post(base + "folders/create", self._create_folder)
         routes.add_post(base + "resources/type/create", self._create_resource_type)
         routes.add_post(base + "workspace_dependencies/create", self._create_dependencies)
@@ -199,6 +241,10 @@ class Workspace:
             routes.add_post(base + path, self._updating(kind))
         for method, path, kind in DELETIONS:
             routes.add_route(method, base + path, self._deleting(kind))
+        routes.add_get(base + "job_helpers/download_s3_file", self._storage.download)
+        if self._jobs:
+            routes.add_post(base + "jobs/run/f/{path:.+}", self._jobs.run)
+            routes.add_post(base + "jobs/run_wait_result/f/{path:.+}", self._jobs.run_wait_result)
         return application
 
     async def _whoami(self, request: web.Request) -> web.StreamResponse:
@@ -243,10 +289,8 @@ class Workspace:
 
     async def _create_script(self, request: web.Request) -> web.StreamResponse:
         script: Item = await request.json()
-        # A folder has to be there first: https://www.windmill.dev/docs/core_concepts/groups_and_folders
-        space, folder, _ = script["path"].split("/", 2)
-        if space == "f" and folder not in self._held["folders"]:
-            return web.Response(status=400, text=f"Bad request: folder {folder} does not exist")
+        if refusal := self._without_folder(script["path"]):
+            return refusal
         current = self._held["scripts"].get(script["path"])
         if current is not None and script.get("parent_hash") != current["hash"]:
             return web.Response(status=400, text=f"Path conflict for {script['path']}")
@@ -255,6 +299,33 @@ class Workspace:
         unset: Item = {"schema": None, "lock": None, "extra_perms": {}}
         self._held["scripts"][script["path"]] = unset | kept | {"hash": digest}
         return web.Response(status=201, text=digest)
+
+    async def _create_flow(self, request: web.Request) -> web.StreamResponse:
+        flow: Item = await request.json()
+        path = flow["path"]
+        if refusal := self._without_folder(path):
+            return refusal
+        if path in self._held["flows"]:
+            return web.Response(status=400, text=f"Bad request: Flow {path} already exists")
+        self._held["flows"][path] = deployed(flow)
+        return web.Response(status=201, text=path)
+
+    async def _update_flow(self, request: web.Request) -> web.StreamResponse:
+        path = request.match_info["key"]
+        if path not in self._held["flows"]:
+            return _not_found(path)
+        self._held["flows"][path] = deployed(await request.json())
+        return web.Response(text=path)
+
+    def _without_folder(self, path: str) -> web.Response | None:
+        """A refusal: the folder has to be there first.
+
+        https://www.windmill.dev/docs/core_concepts/groups_and_folders
+        """
+        space, folder, _ = path.split("/", 2)
+        if space == "f" and folder not in self._held["folders"]:
+            return web.Response(status=400, text=f"Bad request: folder {folder} does not exist")
+        return None
 
     async def _create_folder(self, request: web.Request) -> web.StreamResponse:
         body: Item = await request.json()
@@ -324,103 +395,3 @@ def _exported(item: Item) -> Item:
     if not item.get("extra_perms"):
         unsaid.add("extra_perms")
     return {key: value for key, value in item.items() if key not in unsaid}
-
-
-def _script(path: str, content: str, **more: Any) -> Item:
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "properties": {},
-        "required": [],
-    }
-    return {
-        "path": path,
-        "content": content,
-        "language": "python3",
-        "summary": "",
-        "description": "",
-        "kind": "script",
-        "lock": "# py: 3.11\n",
-        "schema": schema,
-        "hash": "0123456789abcdef",
-        "extra_perms": {},
-    } | more
-
-
-def _other_peoples_work() -> dict[str, dict[str, Item]]:
-    """A workspace in use: kind -> path or name -> item."""
-    return {
-        "folders": {
-            "kustomer": {
-                "display_name": "Kustomer (support tooling)",
-                "summary": "Ask #support-tooling before changing anything",
-                "owners": ["u/alice", "g/support"],
-                "extra_perms": {"u/alice": True, "g/support": True, "g/all": False, DEPLOYER: True},
-            },
-            "billing": {
-                "display_name": "billing",
-                "summary": None,
-                "owners": ["u/bob"],
-                "extra_perms": {"u/bob": True},
-            },
-        },
-        "scripts": {
-            path: _script(path, content, summary=summary, extra_perms=extra_perms)
-            for path, summary, extra_perms, content in (
-                (
-                    "f/kustomer/nightly_report",
-                    "Nightly report",
-                    {"g/all": False},
-                    "def main():\n    return 1\n",
-                ),
-                ("f/billing/invoice", "Invoice", {}, "def main():\n    return 2\n"),
-            )
-        },
-        "flows": {
-            "f/kustomer/escalation": {
-                "path": "f/kustomer/escalation",
-                "summary": "Escalation",
-                "description": "",
-                "value": {"modules": []},
-                "schema": {"type": "object", "properties": {}, "required": []},
-            }
-        },
-        "resources": {
-            path: {"path": path, "description": "", "resource_type": kind, "value": value}
-            for path, kind, value in (
-                ("f/kustomer/api", "kustomer", {"apiKey": "$var:f/kustomer/api_key"}),
-                ("f/billing/stripe", "stripe", {"token": "$var:f/billing/stripe_token"}),
-            )
-        },
-        "variables": {
-            path: {"path": path, "description": "", "is_secret": secret, "value": value}
-            for path, secret, value in (
-                ("f/kustomer/api_key", True, "encrypted"),
-                ("f/kustomer/region", False, "us"),
-                ("f/billing/stripe_token", True, "encrypted"),
-            )
-        },
-        "resource_types": {
-            "erp": {
-                "description": "Our ERP",
-                "schema": {
-                    "type": "object",
-                    "properties": {"host": {"type": "string"}},
-                    "required": ["host"],
-                },
-            }
-        },
-        # Exported to admins only, so the CLI of a developer never sees them there.
-        "dependencies": {"default": {"language": "python3", "content": "requests==2.31.0\n"}},
-        "schedules": {
-            "f/kustomer/nightly_report": {
-                "path": "f/kustomer/nightly_report",
-                "schedule": "0 0 3 * * *",
-                "timezone": "UTC",
-                "enabled": True,
-                "script_path": "f/kustomer/nightly_report",
-                "is_flow": False,
-                "args": {},
-            }
-        },
-    }
