@@ -1,0 +1,81 @@
+"""Find conversation.
+
+Finds a conversation in Kustomer by the externalId of its thread, and on request makes one that is not there. Calls are
+those of https://developer.kustomer.com/kustomer-api-docs/reference/createaconversation and its neighbours.
+"""
+
+from typing import Annotated, Any, Required, TypedDict
+
+from f.kustomer.client import Thing, begin, dig
+from f.kustomer.inputs import ExternalId, Field, ObjectId, kustomer
+
+
+class Conversation(TypedDict, total=False):
+    """Which conversation: the thread that its messages belong to."""
+
+    externalId: Required[
+        Annotated[
+            ExternalId,
+            Field(
+                "The thread's own id where it comes from, the same for all its messages. For e-mail: the Message-ID of "
+                "the first one.",
+                example="<CAF1042@mail.acme.example>",
+                also=("thread", "threadid", "id", "conversation", "conversationid"),
+            ),
+        ]
+    ]
+    create: Annotated[
+        bool, Field("On: when there is none, make a new conversation. Off: return no id then.", example=True)
+    ]
+    customer: Annotated[
+        ObjectId,
+        Field(
+            "Id in Kustomer of the customer whom a new conversation is with; needed to make one.",
+            example="65a1b2c3d4e5f60718293a50",
+            showExpr="fields.create",
+        ),
+    ]
+    name: Annotated[
+        str,
+        Field(
+            "Name of a new conversation. One that is found keeps its own.",
+            example="Order 1042",
+            max_length=256,
+            also=("subject", "title"),
+            showExpr="fields.create",
+        ),
+    ]
+
+
+def _no_customer(conversation: dict[str, Any]) -> str | None:
+    missing = conversation.get("create") and "customer" not in conversation
+    return "must have a customer, or create off: a new conversation is with somebody" if missing else None
+
+
+CONVERSATION = Thing(
+    "conversation",
+    role="org.permission.conversation.create",
+    words=("name",),
+    conflict="If that goes on, look in Kustomer for the conversation with this externalId: a look-up doesn't show it.",
+    limit="The limit of 120 conversations a minute for one customer is likely used up.",
+)
+
+
+def main(auth: kustomer, body: "Conversation") -> dict[str, Any]:
+    """Finds the conversation of a thread, or makes one if ``create`` is on.
+
+    Returns ``{"id": text or None, "created": bool, "customer": text or None}``; None is no conversation. ``customer``
+    is whom it is with: for one that is found, not always who was given. Raises the KustomerErrors of f.kustomer.client.
+    """
+    call = begin(auth, CONVERSATION, body, Annotated[Conversation, Field(check=_no_customer)])
+    given = call.body
+    keys = {"externalId": given["externalId"]}
+    if given.pop("create", False):
+        found, created = call.create("/v1/conversations", keys, body=given)
+    else:
+        found, created = call.find("/v1/conversations", keys) or {}, False
+    return {
+        "id": dig(found, "data", "id"),
+        "created": created,
+        "customer": dig(found, "data", "relationships", "customer", "data", "id"),
+    }
