@@ -1,9 +1,11 @@
 """What is pinned is what runs: each lock holds all that its script needs, and a job has nothing else."""
 
+import ast
 import json
 import pathlib
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -12,9 +14,12 @@ from tests.standin.worker import JOB_PYTHON
 
 # Prints every installed package with its version and what it needs without extras, as this machine reads the markers.
 INSTALLED = """
-import importlib.metadata as m, json, re
+import importlib.metadata as m, json, re, sys
+def here(r):
+    older = re.search(r'python_version < .(\\d+)[.](\\d+)', r)
+    return 'extra ==' not in r and (not older or sys.version_info < tuple(map(int, older.groups())))
 def needs(d):
-    return [re.match(r'[\\w.-]+', r)[0].lower().replace('_', '-') for r in d.requires or () if 'extra ==' not in r]
+    return [re.match(r'[\\w.-]+', r)[0].lower().replace('_', '-') for r in d.requires or () if here(r)]
 print(json.dumps({d.name.lower().replace('_', '-'): (d.version, needs(d)) for d in m.distributions()}))
 """
 
@@ -50,6 +55,23 @@ def test_job_has_what_the_locks_pin_and_nothing_else() -> None:
     """A test that passes here can't lean on a package that a worker doesn't have."""
     wanted = {name: version for script in lock.SCRIPTS for name, version in pinned(script).items()}
     assert {name: version for name, (version, _) in installed().items()} == wanted
+
+
+@each_script
+def test_import_that_windmill_does_not_see_is_declared(script: pathlib.Path) -> None:
+    """Who edits a step in Windmill gets the same packages: it looks for imports at the top of a script only."""
+    source = script.read_text(encoding="utf-8")
+    declared = re.findall(r"^# extra_requirements:\n((?:# [\w-]+\n)*)", source, re.M)
+    outside = sys.stdlib_module_names | {"f"}
+    within = {
+        alias.name.partition(".")[0]
+        for function in ast.walk(ast.parse(source))
+        if isinstance(function, ast.FunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert within - outside == set("".join(declared).replace("#", "").split())
 
 
 def test_scripts_that_share_a_package_pin_the_same_version() -> None:

@@ -1,0 +1,274 @@
+# Windmill looks for imports at the top of a script only, and wmill is imported where it is needed.
+# extra_requirements:
+# wmill
+"""Upload attachment.
+
+Puts a file into Kustomer, or a link to one, and returns what the attachments of a message take. The two calls are those
+of https://developer.kustomer.com/docs/guides/attachments
+"""
+
+import base64
+import mimetypes
+import posixpath
+import re
+import tempfile
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Annotated, Any, BinaryIO, Required, TypedDict
+from urllib.parse import unquote, urlsplit
+
+from urllib3.filepost import encode_multipart_formdata
+
+from f.kustomer.client import CONNECT_SECONDS, LONGEST_REASON, READ_SECONDS, FileNotRead, Thing, begin, dig
+from f.kustomer.inputs import Field, Number, kustomer
+
+# Large enough to be quick, small enough for a worker with little memory.
+CHUNK_BYTES = 1 << 18
+
+
+class S3Object(TypedDict, total=False):
+    """A file in Windmill's object storage: https://www.windmill.dev/docs/core_concepts/object_storage_in_windmill."""
+
+    s3: Required[Annotated[str, Field(also=("key", "path"))]]
+    storage: Annotated[str, Field()]
+    filename: Annotated[str, Field()]
+
+
+def _decoded(content: str) -> bytes:
+    """Decodes base64, also as data: address, with line breaks, without padding, or of the kind for addresses."""
+    text = re.sub(r"(?i)^\s*data:[^,]*;base64,", "", content)
+    text = "".join(text.split()).translate(str.maketrans("-_", "+/")).rstrip("=")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
+def _not_base64(content: str) -> str | None:
+    try:
+        _decoded(content)
+    except ValueError:
+        return "must be base64: the bytes of the file as text"
+    return None
+
+
+def _not_a_link(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc
+    except ValueError:
+        right = False
+    return None if right else "must be an address that begins with https://, without user name and password"
+
+
+# Names as in https://www.rfc-editor.org/rfc/rfc6838#section-4.2; what no header can carry is not in it.
+_MEDIA_TYPE = r"^[a-zA-Z0-9!#$&^_.+-]+/[a-zA-Z0-9!#$&^_.+-]+( *;[ -~]*)?$"
+
+
+class File(TypedDict, total=False):
+    """The file: one from Windmill's object storage, or its content, or a link to where it stays."""
+
+    file: Annotated[
+        S3Object,
+        Field(
+            "A file in Windmill's object storage, of any size.",
+            also=("s3", "s3object"),
+            closed=False,
+            format="resource-s3_object",
+            showExpr="!fields.content && !fields.externalUrl",
+        ),
+    ]
+    content: Annotated[
+        str,
+        Field(
+            "A small file, dropped here. In a flow: its bytes as base64.",
+            check=_not_base64,
+            also=("base64", "data", "bytes"),
+            contentEncoding="base64",
+            showExpr="!fields.file?.s3 && !fields.externalUrl",
+        ),
+    ]
+    externalUrl: Annotated[
+        str,
+        Field(
+            "A link instead of a file: Kustomer shows the address and never fetches what is there.",
+            example="https://files.acme.example/invoice.pdf",
+            check=_not_a_link,
+            also=("url", "link", "href"),
+            showExpr="!fields.file?.s3 && !fields.content",
+        ),
+    ]
+    name: Annotated[
+        str,
+        Field(
+            "File name to show. Left empty, it is taken from the file or the link.",
+            example="invoice.pdf",
+            also=("filename", "title"),
+        ),
+    ]
+    contentType: Annotated[
+        str,
+        Field(
+            "Media type. Left empty, it is told from the name, else from the first bytes.",
+            example="application/pdf",
+            pattern=_MEDIA_TYPE,
+            customErrorMessage="must be a media type such as application/pdf",
+            also=("type", "mimetype", "mime"),
+        ),
+    ]
+    contentLength: Annotated[
+        Number,
+        Field(
+            "Size in bytes of what is linked, if you know it. Left empty, 0 is shown.",
+            example=48213,
+            within=(0, 2**53),
+            also=("size", "length"),
+            showExpr="fields.externalUrl",
+        ),
+    ]
+
+
+def _not_one(given: dict[str, Any]) -> str | None:
+    sources = [name for name in ("file", "content", "externalUrl") if name in given]
+    if len(sources) != 1:
+        return f"must have one of file, content and externalUrl, not {' and '.join(sources) or 'none'}"
+    if "contentLength" in given and "externalUrl" not in given:
+        return "must not have a contentLength: it is counted"
+    return None
+
+
+_ONE_FILE = Annotated[File, Field(check=_not_one)]
+
+
+# Office's types are missing from Python's own table, which is all that a worker may have.
+_OFFICE = "application/vnd.openxmlformats-officedocument."
+_TYPES = {
+    ".docx": f"{_OFFICE}wordprocessingml.document",
+    ".xlsx": f"{_OFFICE}spreadsheetml.sheet",
+    ".pptx": f"{_OFFICE}presentationml.presentation",
+    ".gz": "application/gzip",
+    ".tgz": "application/gzip",
+    ".m4a": "audio/mp4",
+    ".md": "text/markdown",
+    ".ics": "text/calendar",
+}
+# How files begin: https://en.wikipedia.org/wiki/List_of_file_signatures
+_BEGINNINGS = {
+    b"%PDF-": "application/pdf",
+    b"\x89PNG\r\n": "image/png",
+    b"\xff\xd8\xff": "image/jpeg",
+    b"GIF8": "image/gif",
+    b"PK\x03\x04": "application/zip",
+}
+
+
+def content_type(name: str, first: bytes = b"") -> str:
+    """Tells the media type of a file by its name, else by its ``first`` bytes."""
+    extension = posixpath.splitext(name)[1].lower()
+    told = _TYPES.get(extension) or mimetypes.MimeTypes().guess_type(f"x{extension}", strict=False)[0]
+    begins = (kind for start, kind in _BEGINNINGS.items() if first.startswith(start))
+    return told or next(begins, "application/octet-stream")
+
+
+class Form:
+    """A form with a file at its end, as S3 wants it, read anew for each try and never held whole.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
+    """
+
+    def __init__(self, fields: dict[str, str], name: str, kind: str, file: BinaryIO) -> None:
+        """Takes the fields that go before the file, and the file's name, media type and content."""
+        # An empty file leaves the bytes that go before and after its content.
+        form, self.content_type = encode_multipart_formdata([*fields.items(), ("file", (name, b"", kind))])
+        before, mark, after = form.rpartition(b"\r\n--")
+        self._before, self._after, self._file = before, mark + after, file
+
+    def __len__(self) -> int:
+        return len(self._before) + self._file.seek(0, 2) + len(self._after)
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        yield self._before
+        while chunk := self._file.read(CHUNK_BYTES):
+            yield chunk
+        yield self._after
+
+
+def _stored(stored: dict[str, Any]) -> BinaryIO:
+    """Copies a file from Windmill's object storage to the worker's disk: its size comes first, and tries repeat it."""
+    import wmill  # a tenth of a second, which only a file from the storage pays
+
+    # The client itself would wait forever: https://www.python-httpx.org/advanced/event-hooks/
+    def bounded(request: Any) -> None:
+        limits = dict.fromkeys(("read", "write", "pool"), READ_SECONDS)
+        request.extensions["timeout"] = {**limits, "connect": CONNECT_SECONDS}
+
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
+        windmill.client.event_hooks = {"request": [bounded]}
+        with windmill.client, windmill.load_s3_file_reader(wmill.S3Object(stored), None) as reader:
+            while chunk := reader.read(CHUNK_BYTES):
+                file.write(chunk)
+        file.seek(0)
+        return file
+    except Exception as error:  # what httpx raises, OSError for a full disk, AssertionError outside of Windmill
+        failure = _not_read(error)
+    file.close()
+    raise failure  # out here, so that it doesn't carry the request along, and with it the token
+
+
+def _not_read(error: Exception) -> FileNotRead:
+    response = getattr(error, "response", None)
+    status, said = None, ""
+    if response is not None:
+        # What the libraries say may quote the token too, so that only the server's own words are told.
+        token = response.request.headers["Authorization"].removeprefix("Bearer ")
+        status, said = response.status_code, " ".join(response.text.replace(token, "[...]").split())[:LONGEST_REASON]
+    passing = status >= 500 or status == 429 if status else not isinstance(error, (AssertionError, ValueError))
+    name = type(error).__name__
+    return FileNotRead(
+        f"{f'{status}: ' if status else ''}The file could not be read from Windmill's object storage ({said or name}). "
+        "Nothing was sent to Kustomer. Check that the file is there, that the workspace has object storage, and that "
+        f"whoever runs this may read it.{' Running the step again is safe.' if passing else ''}",
+        status=status,
+        outcome="not_sent",
+        retryable=passing,
+        errors=[{"code": name, "title": None, "detail": said or None, "path": "body.file"}],
+    )
+
+
+ATTACHMENT = Thing("attachment", role="org.permission.message.create", harmless=True)
+
+
+def main(auth: kustomer, body: "File") -> dict[str, Any]:
+    """Makes an attachment of a file or a link, to put into the ``attachments`` of a message.
+
+    Returns ``{"_id", "name", "contentType", "contentLength"}``, the length in bytes. Until a message takes it, nobody
+    sees it, so running this again is always safe. Raises the KustomerErrors of f.kustomer.client.
+    """
+    call = begin(auth, ATTACHMENT, body, _ONE_FILE)
+    given = call.body
+    if "externalUrl" in given:
+        about = _about(given, given.get("contentLength", 0))
+        made, _ = call.create("/v1/attachments", {}, body={**about, "externalUrl": given["externalUrl"]})
+        return {"_id": made["data"]["id"], **about}
+    with _stored(given["file"]) if "file" in given else BytesIO(_decoded(given["content"])) as file:
+        first, length = file.read(16), file.seek(0, 2)
+        about = _about(given, length, first)
+        made, _ = call.create("/v1/attachments", {}, body=about)
+
+        def form(fields: dict[str, str]) -> tuple[Form, str]:
+            filled = Form(fields, about["name"], about["contentType"], file)
+            return filled, filled.content_type
+
+        call.upload(dig(made, "meta", "upload"), form)
+    return {"_id": made["data"]["id"], **about}
+
+
+def _about(given: dict[str, Any], length: float, first: bytes = b"") -> dict[str, Any]:
+    """Describes a file as Kustomer wants it: what is not given is told from where it is, and its ``first`` bytes."""
+    stored, link = given.get("file", {}), urlsplit(given.get("externalUrl", ""))
+    place = stored.get("filename") or stored.get("s3") or unquote(link.path)
+    name = given.get("name") or posixpath.basename(place)
+    kind = given.get("contentType") or content_type(name, first)
+    name = name or link.hostname or f"attachment{mimetypes.guess_extension(kind) or ''}"
+    # No form can carry control characters, or halves of surrogate pairs.
+    return {"name": re.sub("[\0-\x1f\x7f\ud800-\udfff]", " ", name), "contentType": kind, "contentLength": length}
