@@ -8,6 +8,7 @@ Left out, because no step here uses it: data frames as results, preprocessors, `
 import ast
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -29,7 +30,7 @@ JOB_PYTHON = ROOT / ".venv-job" / "bin" / "python"  # holds what the deployed lo
 _IMPORTS_SCRIPTS = re.compile(r"(import|from)\s(((u|f)\.)|\.)")
 _LOG_LINES_TOLD = 10  # how much of the log the error of a job without a result repeats
 
-_VARIABLES = (
+VARIABLES = (
     *("WM_WORKSPACE", "WM_TOKEN", "WM_EMAIL", "WM_USERNAME", "WM_BASE_URL", "WM_JOB_ID", "WM_SCHEDULED_FOR"),
     *("WM_JOB_PATH", "WM_FLOW_JOB_ID", "WM_ROOT_FLOW_JOB_ID", "WM_ROOT_JOB_ID", "WM_FLOW_PATH"),
     *("WM_SCHEDULE_PATH", "WM_PERMISSIONED_AS", "WM_STATE_PATH", "WM_FLOW_STEP_ID", "WM_OBJECT_PATH"),
@@ -197,7 +198,7 @@ class Dedicated:
         if not line:
             self._lines.put(b"")
             status = self._process.wait()
-            return Job(False, None, _execution_error(status, log), log, status, seconds)
+            return Job(False, None, execution_error(status, log), log, status, seconds)
         kind, _, text = line.partition(":")
         value = json.loads(text)
         if kind == "wm_res[success]":
@@ -246,11 +247,11 @@ def _job_folder(
         if loads:
             (folder / "loader.py").write_text(_LOADER, encoding="utf-8")
         module = _module_file(path).with_suffix("")
-        wrapper = _WRAPPER.format(
+        wrapper = WRAPPER.format(
             loader="import loader" if loads else "",
             package=".".join(module.parts[:-1]),
             name=module.name,
-            parameters=_parameters(text),
+            parameters=parameters(text),
             loop=loop,
         )
         (folder / "wrapper.py").write_text(wrapper, encoding="utf-8")
@@ -266,7 +267,7 @@ def _environment(
     """
     url, token, name = (workspace.url, workspace.token, workspace.id) if workspace else ("", "", "test")
     url = url.rstrip("/")
-    return dict.fromkeys(_VARIABLES, unknown) | {
+    return dict.fromkeys(VARIABLES, unknown) | {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(folder.parent),
         "TZ": "Etc/UTC",
@@ -282,7 +283,8 @@ def _environment(
     }
 
 
-def _parameters(source: str) -> list[tuple[str, str, bool]] | None:
+@functools.cache
+def parameters(source: str) -> list[tuple[str, str, bool]] | None:
     """The parameters of `main` that Windmill fills: name, type and whether it sees a default.
 
     None when the signature has `**kwargs`: then every argument is passed. Keyword-only and positional-only
@@ -323,7 +325,7 @@ def _outcome(file: pathlib.Path, status: int, logs: str) -> tuple[bool, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (OSError, ValueError):
-        return False, _execution_error(status, logs)
+        return False, execution_error(status, logs)
     return status == 0, value
 
 
@@ -331,7 +333,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _execution_error(status: int, logs: str) -> dict[str, Any]:
+def execution_error(status: int, logs: str) -> dict[str, Any]:
+    """The error of a job that left no result."""
     tail = "\n".join(logs.splitlines()[-_LOG_LINES_TOLD:])
     return {
         "name": "ExecutionErr",
@@ -402,7 +405,7 @@ class WorkspaceFinder:
 sys.meta_path.append(WorkspaceFinder())
 """
 
-_WRAPPER = """\
+WRAPPER = """\
 import base64
 import datetime
 import json
