@@ -18,7 +18,8 @@ from tests import windmill_cli
 from tests.standin.windmill import Workspace
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-SCRIPTS = sorted((ROOT / "f").rglob("*.py"))
+# What lies in a flow's folder is part of the flow.
+SCRIPTS = sorted(file for file in (ROOT / "f").rglob("*.py") if not file.parent.name.endswith("__flow"))
 
 # The form's word for each kind of a node; what is none of these is an object.
 _TYPES = {"text": "string", "a number": "number", "true or false": "boolean", "a list": "array"}
@@ -72,13 +73,13 @@ def _property(node: Node, required: bool) -> dict[str, Any]:
         found |= {**about.form, **({"pattern": about.pattern} if about.pattern else {})}
     if node.options:
         found |= {"enum": list(node.options), "disableCreate": True}
-    elif kind == "string" and "format" not in found:
+    elif kind == "string" and not found.keys() & {"format", "contentEncoding"}:
         found |= {"placeholder": _example(node)} | ({} if required else {"nullable": True})
     elif kind == "number":
         found |= {"placeholder": _example(node)}
     elif node.item:
         found["items"] = _item(node.item)
-    elif node.fields:
+    elif node.fields and "format" not in found:
         found |= _object(node, inner=True)
     return found
 
@@ -116,8 +117,8 @@ def write() -> None:
         script.with_suffix(".script.yaml").write_text(json.dumps(metadata(script)), encoding="utf-8")
     windmill_cli.make_stale(ROOT)
     with Workspace() as workspace, tempfile.TemporaryDirectory() as home:
-        command = f"wmill generate-metadata --schema-only --yes {windmill_cli.at(workspace)}"
-        windmill_cli.run(command, ROOT, pathlib.Path(home))
+        for command in f"{windmill_cli.INFER} {windmill_cli.at(workspace)}", windmill_cli.REHASH:
+            windmill_cli.run(command, ROOT, pathlib.Path(home))
 
 
 if __name__ == "__main__":

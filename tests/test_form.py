@@ -1,5 +1,6 @@
-"""The form that Windmill draws says what the types say, and what Kustomer's published rules say."""
+"""The forms that Windmill draws say what the types say, and what Kustomer's published rules say."""
 
+import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -16,11 +17,20 @@ from tests.standin.worker import ROOT
 
 Schema = dict[str, Any]
 
-BODY: Schema = windmill_cli.read_yaml(ROOT / "f/kustomer/create_message.script.yaml")["schema"]["properties"]["body"]
+# Every form by the step or flow that it belongs to.
+FORMS: dict[str, Schema] = {
+    **{
+        script.stem: windmill_cli.read_yaml(script.with_suffix(".script.yaml"))["schema"]
+        for script in form_schema.SCRIPTS
+        if "\ndef main(" in script.read_text(encoding="utf-8")
+    },
+    "record_message": windmill_cli.read_yaml(ROOT / "f/kustomer/record_message__flow/flow.yaml")["schema"],
+}
+BODY: Schema = FORMS["create_message"]["properties"]["body"]
 PUBLISHED: Schema = json.loads((ROOT / "tests/standin/create-message.schema.json").read_text(encoding="utf-8"))
 
 
-def objects(schema: Schema, path: str = "body") -> Iterator[tuple[str, Schema]]:
+def objects(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
     """Every object of a form that has fields, with its path."""
     if "properties" in schema:
         yield path, schema
@@ -30,9 +40,20 @@ def objects(schema: Schema, path: str = "body") -> Iterator[tuple[str, Schema]]:
         yield from objects(schema["items"], f"{path}[]")
 
 
-FIELDS = [(f"{path}.{name}", each) for path, shape in objects(BODY) for name, each in shape["properties"].items()]
+OBJECTS = [each for step, schema in FORMS.items() for each in objects(schema, step)]
+FIELDS = [
+    (f"{path}.{name}", field)
+    for path, shape in OBJECTS
+    for name, field in shape["properties"].items()
+    if name not in ("auth", "body")
+]
 every_field = pytest.mark.parametrize(("path", "field"), FIELDS, ids=[path for path, _ in FIELDS])
-every_object = pytest.mark.parametrize(("path", "shape"), list(objects(BODY)), ids=[path for path, _ in objects(BODY)])
+every_object = pytest.mark.parametrize(("path", "shape"), OBJECTS, ids=[path for path, _ in OBJECTS])
+
+OF_A_MESSAGE = [each for each in FIELDS if each[0].startswith("create_message.body.")]
+every_field_of_a_message = pytest.mark.parametrize(
+    ("path", "field"), OF_A_MESSAGE, ids=[path for path, _ in OF_A_MESSAGE]
+)
 
 
 @pytest.mark.parametrize("script", form_schema.SCRIPTS, ids=lambda script: str(script.stem))
@@ -43,11 +64,13 @@ def test_committed_form_is_the_one_of_the_types(script: Any) -> None:
 
 @every_field
 def test_field_is_described_with_an_example(path: str, field: Schema) -> None:
-    """A support engineer learns what to fill in; what is chosen from a list or switched needs no example."""
+    """A support engineer learns what to fill in; what is chosen, switched or dropped on the form needs no example."""
     description = field["description"]
     assert re.match(r"[A-Za-z0-9-]", description)
     assert len(description) > 4
-    assert "enum" in field or field["type"] == "boolean" or "Example: " in description
+    chosen = "enum" in field or field["type"] == "boolean"
+    dropped = "contentEncoding" in field or "s3_object" in json.dumps(field)
+    assert chosen or dropped or "Example: " in description
 
 
 @every_object
@@ -62,7 +85,7 @@ def test_condition_looks_at_fields_beside_it(path: str, shape: Schema) -> None:
     """A field that depends on one which isn't there would never appear."""
     for name, field in shape["properties"].items():
         seen = set(re.findall(r"fields\.(\w+)", field.get("showExpr", "")))
-        assert seen <= set(shape["properties"]) - ({name} if name != "lang" else set())
+        assert seen <= set(shape["properties"]) - ({name} if name != "lang" else set()), path
 
 
 @every_field
@@ -74,7 +97,8 @@ def test_form_knows_no_slider(path: str, field: Schema) -> None:
 @every_field
 def test_text_that_may_stay_empty_is_nullable(path: str, field: Schema) -> None:
     """Untouched, it is then left out instead of sent as an empty text."""
-    if "placeholder" in field and field["type"] == "string" and path.rpartition(".")[2] != "app":
+    place, _, name = path.rpartition(".")
+    if "placeholder" in field and field["type"] == "string" and name not in dict(OBJECTS)[place]["required"]:
         assert field.get("nullable") or field.get("required")
 
 
@@ -98,7 +122,7 @@ def test_everyday_fields_come_first_and_rare_ones_are_hidden() -> None:
 @every_object
 def test_untouched_object_asks_for_nothing(path: str, shape: Schema) -> None:
     """In an optional object, a required choice would be preselected, and half an object sent that nobody touched."""
-    if path != "body":
+    if path.count(".") > 1:
         assert [n for n in shape["required"] if "showExpr" not in shape["properties"][n] and "[]" not in path] == []
 
 
@@ -132,12 +156,12 @@ def test_form_is_honest_about_delivery() -> None:
 
 def test_form_has_exactly_the_published_fields() -> None:
     """Every field that Kustomer takes can be filled in, at every level, and no other."""
-    for path, shape in objects(BODY):
+    for path, shape in objects(BODY, "create_message.body"):
         published = _published(path)
         assert set(shape["properties"]) == set(published["properties"]), path
 
 
-@every_field
+@every_field_of_a_message
 def test_field_is_as_published(path: str, field: Schema) -> None:
     """Types, choices, formats and limits are Kustomer's; a limit without a keyword in the form is said in words."""
     published = _published(path)
@@ -152,7 +176,7 @@ def test_field_is_as_published(path: str, field: Schema) -> None:
 
 def _published(path: str) -> Schema:
     shape = PUBLISHED
-    for name in path.split(".")[1:]:
+    for name in path.split(".")[2:]:
         shape = shape["properties"][name.removesuffix("[]")]
         if name.endswith("[]"):
             shape = shape["anyOf"][0]["items"]
@@ -165,6 +189,23 @@ def test_examples_of_all_fields_make_a_valid_message(kustomer: Kustomer, run: St
     assert len(message) == 32
     assert check(message, Message)[2] == []
     assert run(message, apiKey=kustomer.keys["admin"]).stored == 1
+
+
+@pytest.mark.parametrize(("step", "shape"), [("find_customer", "Customer"), ("find_conversation", "Conversation")])
+def test_examples_of_all_fields_are_right(step: str, shape: str, kustomer: Kustomer, auth: Body) -> None:
+    """The other steps' examples are, too."""
+    module = importlib.import_module(f"f.kustomer.{step}")
+    examples = _examples(Node(getattr(module, shape)))
+    if "customer" in examples:
+        examples["customer"] = kustomer.customer
+    assert module.main(auth, examples)["id"]
+
+
+def test_form_of_the_flow_knows_what_the_step_knows() -> None:
+    """What can be chosen for a message can be chosen for the flow, and in the same words."""
+    flow = FORMS["record_message"]["properties"]
+    assert flow["channel"]["enum"] == BODY["properties"]["channel"]["enum"]
+    assert flow["direction"]["enum"] == BODY["properties"]["direction"]["enum"]
 
 
 def _examples(node: Node) -> Body:

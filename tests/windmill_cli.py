@@ -20,6 +20,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMANDS = ROOT / "tests" / "node_modules" / ".bin"
 NODE_NEEDED = "Node.js (npm) is needed here, for Windmill's own CLI: install it, then run make again"
 
+# Infers the forms of scripts, and notes what all files hold, so that a push takes none for stale.
+INFER = "wmill generate-metadata --schema-only --yes"
+REHASH = "wmill generate-metadata rehash"
+
 # Reads {name: source} from standard input and writes {name: what the parser says of it}.
 PARSE = """
 import { readFileSync } from 'node:fs';
