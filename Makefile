@@ -11,7 +11,7 @@ demo: .venv/ready .venv-job/ready
 
 # Everything.
 test: .venv/ready .venv-job/ready tests/node_modules
-	@pytest
+	@pytest -n auto --dist loadfile
 
 # Lint, types and format.
 check: .venv/ready

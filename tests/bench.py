@@ -29,6 +29,11 @@ from tests.standin.worker import JOB_PYTHON, ROOT, Dedicated, run
 
 NAIVE = "tests/naive_create_message"
 STEP = "f/kustomer/create_message"
+SHARED = ["f/kustomer/client", "f/kustomer/inputs"]
+UPLOAD = "f/kustomer/upload_attachment"
+
+# A file that no worker should hold whole, beside one that costs nothing: bytes.
+LARGE, SMALL = 300_000_000, 1000
 
 # As an import on a dedicated worker: one process, the module kept, and the time of the calls alone.
 WARM_SCRIPT = """\
@@ -198,20 +203,13 @@ def kustomer_process(files: tuple[str, str] | None = None) -> Iterator[Account]:
         process.join()
 
 
-def module_paths() -> list[str]:
-    """The scripts of this repository and the naive one, as paths without `.py`."""
-    steps = (ROOT / "f" / "kustomer").glob("*.py")
-    return [NAIVE, *(file.relative_to(ROOT).with_suffix("").as_posix() for file in steps)]
-
-
 def cold(rounds: Rounds) -> Iterator[Row]:
     """A whole job process with one message: as on a worker, and with the shared modules in place."""
-    shared = [path for path in module_paths() if path not in (NAIVE, STEP)]
     with kustomer_process() as account, Workspace(scripts_from=ROOT) as workspace:
         kinds = {
             "naive": lambda: run(NAIVE, dataclasses.asdict(account)),
             "loader": lambda: run(STEP, dataclasses.asdict(account), workspace=workspace),
-            "beside": lambda: run(STEP, dataclasses.asdict(account), beside=shared),
+            "beside": lambda: run(STEP, dataclasses.asdict(account), beside=SHARED),
         }
         times: dict[str, list[float]] = {kind: [] for kind in kinds}
         peaks: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -240,7 +238,7 @@ def warm(
         for path in (NAIVE, STEP):
             script = folder / f"warm_{len(workers)}.py"
             script.write_text(WARM_SCRIPT.format(module=path.replace("/", ".")), encoding="utf-8")
-            workers[path] = stack.enter_context(Dedicated(script, env=env, beside=module_paths()))
+            workers[path] = stack.enter_context(Dedicated(script, env=env, beside=[NAIVE, STEP, *SHARED]))
         times: dict[str, list[float]] = {path: [] for path in workers}
         for turn in range(rounds.batches + 1):
             for path in list(workers)[:: 1 if turn % 2 else -1]:
@@ -275,6 +273,20 @@ def checking(rounds: Rounds) -> float:
         check_full_body()
         times.append((time.perf_counter() - started) * 1e6)
     return statistics.median(times)
+
+
+def large_file() -> float:
+    """What a large file from the object storage adds to the peak memory of the job that uploads it, in MiB."""
+    peaks = {}
+    with kustomer_process() as account, Workspace(scripts_from=ROOT) as workspace:
+        for size in (SMALL, LARGE):
+            workspace.store(f"{size}.bin", size)
+            args = {"auth": account.auth, "body": {"file": {"s3": f"{size}.bin"}}}
+            job = run(UPLOAD, args, workspace=workspace)
+            if job.error:
+                sys.exit(f"{job.error['name']}: {job.error['message']}")
+            peaks[size] = (job.peak_kib or 0) / 1024
+    return peaks[LARGE] - peaks[SMALL]
 
 
 def imports(rounds: Rounds, rows: int = 10) -> Iterator[tuple[str, float]]:
@@ -318,6 +330,9 @@ def main() -> None:
     what = f"check of a body with all {len(FULL_BODY)} fields, µs"
     took = checking(rounds)
     print(line(what, "", f"{took:.4g}", "", "100", "reached" if took <= 100 else "missed"))
+    what = f"memory that a file of {LARGE // 1_000_000} MB adds, MiB"
+    added = large_file()
+    print(line(what, "", f"{added:.4g}", "", "32", "reached" if added <= 32 else "missed"))
     print("\nimports of the step beyond requests, ms of their own")
     for module, milliseconds in imports(rounds):
         print(f"  {module:<40}{milliseconds:>10.2f}")

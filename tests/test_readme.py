@@ -1,23 +1,26 @@
 """What the README says is so: its commands, numbers, errors and examples."""
 
+import importlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
 
-from f.kustomer import client, inputs
+from f.kustomer import check_connection, client, inputs
 from f.kustomer.create_message import main
-from tests import windmill_cli
+from tests import form_schema, windmill_cli
 from tests.conftest import Body, Step
+from tests.standin import flow, worker
 from tests.standin.kustomer import Fault, Kustomer
-from tests.standin.worker import ROOT
+from tests.standin.windmill import Workspace
 from tests.test_errors import every_error, one_of_each
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (worker.ROOT / "README.md").read_text(encoding="utf-8")
 PROSE = " ".join(README.split())
 FLOW: dict[str, Any] = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.S)[0])
 STEP = FLOW["value"]["modules"][0]
@@ -78,15 +81,79 @@ def test_table_of_errors_is_true(kustomer: Kustomer, run: Step, message: Body) -
         assert error.retryable is retryable
 
 
+# Step -> what its row says of the body, the result and the roles.
+STEPS = {
+    row[0]: row[1:]
+    for row in re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*?) \| (.*?) \|$", README, re.M)
+    if row[0] in check_connection.STEPS
+}
+
+
+def test_table_of_steps_has_every_step_once() -> None:
+    """What is deployed is explained, and nothing else."""
+    steps = {script.stem for script in form_schema.SCRIPTS if hasattr(_module(script.stem), "main")}
+    assert STEPS.keys() == steps
+    assert check_connection.STEPS.keys() == steps | {"record_message"}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_table_of_steps_names_the_roles_that_check_connection_asks_for(step: str) -> None:
+    """Whoever makes a key reads the same in both places; the flow needs those of its steps."""
+    needed = {need.roles[0] for needs in check_connection.STEPS[step] for need in needs}
+    assert set(re.findall(r"org\.[\w.]+\w", STEPS[step][2])) == needed
+    flow_needs = re.search(r"Its key needs the roles (.*?) and `(.*?)`\.", PROSE)
+    assert flow_needs
+    assert needed <= set(re.findall(r"org\.[\w.]+\w", flow_needs[0]))
+
+
+@pytest.mark.parametrize("step", ["find_customer", "find_conversation", "upload_attachment"])
+def test_table_of_steps_names_every_field(step: str) -> None:
+    """What the form has, the table has."""
+    shape = get_type_hints(_module(step).main)["body"]
+    assert set(re.findall(r"`(\w+)`", STEPS[step][0])) == set(get_type_hints(shape))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"f.kustomer.{name}")
+
+
+def test_webhook_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Body) -> None:
+    """Its command, posted twice to a workspace whose resource and file it names."""
+    windmill_cli.need_node()
+    folder = worker.ROOT / "f/kustomer/record_message__flow"
+    flow_of_ours = windmill_cli.read_yaml(folder / "flow.yaml")
+    command = shlex.split(re.findall(r"```bash\n(curl .*?)```", README, re.S)[0])
+    given = json.loads(command[command.index("-d") + 1])
+    with Workspace() as workspace:
+        workspace.hold("resources", "f/kustomer/api", {"value": auth})
+        workspace.store("inbox/invoice.pdf", b"%PDF-1.7")
+        here = {
+            "BASE_INTERNAL_URL": workspace.url.rstrip("/"),
+            "WM_TOKEN": workspace.token,
+            "WM_WORKSPACE": workspace.id,
+        }
+
+        def run_job(script: flow.Script, args: Body, env: dict[str, str]) -> worker.Job:
+            return flow.run_in_process(script, args, env | here)
+
+        for _ in range(2):
+            ran = flow.run(flow_of_ours, given, run_job, folder=folder, resolve=workspace.resolve)
+            assert ran.ok, ran.result
+    [message] = kustomer.messages
+    assert message["attributes"]["externalId"] == given["messageId"]
+    assert [each["name"] for each in message["attributes"]["attachments"]] == ["invoice.pdf", "photo.jpg"]
+    assert command[1] == "$WINDMILL/api/w/$WORKSPACE/jobs/run/f/f/kustomer/record_message"
+
+
 def test_pinned_cli_is_the_one_that_is_tested() -> None:
     """The deployment is proven with the version that the README installs."""
-    packages = json.loads((ROOT / "tests" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    packages = json.loads((worker.ROOT / "tests" / "package.json").read_text(encoding="utf-8"))["dependencies"]
     assert f"windmill-cli@{packages['windmill-cli']}" in README
 
 
 def test_picture_is_there_and_small() -> None:
     """The form is shown, and doesn't weigh on a clone."""
-    picture = ROOT / re.findall(r"!\[.*?\]\((.*?)\)", README)[0]
+    picture = worker.ROOT / re.findall(r"!\[.*?\]\((.*?)\)", README)[0]
     assert 10_000 < picture.stat().st_size < 150_000
 
 
