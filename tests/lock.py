@@ -10,6 +10,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(file for file in (ROOT / "f").rglob("*.py") if not file.parent.name.endswith("__flow"))
+# What is part of a flow.
+INLINE = sorted((ROOT / "f").rglob("*__flow/*.py"))
 # The version that the tests run on; the worker takes it from the lock's first line.
 PYTHON = "3.11"
 
@@ -42,3 +44,5 @@ def lock(script: pathlib.Path) -> str:
 if __name__ == "__main__":
     for each in SCRIPTS:
         each.with_suffix(".script.lock").write_text(lock(each), encoding="utf-8")
+    for each in INLINE:
+        each.with_suffix(".lock").write_text(lock(each), encoding="utf-8")

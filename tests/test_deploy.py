@@ -273,8 +273,8 @@ def _creations(repository: pathlib.Path) -> list[Request]:
         creations.append(Request("POST", f"{API}/scripts/create", {"skip_if_noop": "true"}, body))
     for file in (repository / "f").rglob("flow.yaml"):
         flow: Item = windmill_cli.read_yaml(file)
-        failure = flow["value"]["failure_module"]["value"]
-        failure |= {key: _inline(file, failure[key]) for key in ("content", "lock")}
+        for module in flow["value"]["modules"][0], flow["value"]["failure_module"]:
+            module["value"] |= {key: _inline(file, module["value"][key]) for key in ("content", "lock")}
         path = file.parent.relative_to(repository).as_posix().removesuffix("__flow")
         creations.append(Request("POST", f"{API}/flows/create", {}, flow | {"path": path, "skip_draft_deletion": True}))
     return _by_path(creations)

@@ -54,6 +54,7 @@ FILES: dict[str, Any] = {
     "what the step takes": {"file": {"s3": "invoice.pdf"}, "name": "invoice.pdf"},
 }
 RESULTS: Body = {
+    "check": None,
     "customer": {"id": AN_ID, "created": True},
     "conversation": {"id": AN_ID, "created": True, "customer": AN_ID},
     "upload": {"_id": AN_ID, "name": "invoice.pdf", "contentType": "application/pdf", "contentLength": 48213},
@@ -92,7 +93,8 @@ def node() -> None:
 def read() -> dict[str, set[str]]:
     """The inputs that each step's own expressions read: id -> names."""
     windmill_cli.need_node()
-    asked = [(step.id, expr) for step in STEPS for expr in step.expressions.values()]
+    # The first step takes all inputs, to check them.
+    asked = [(step.id, expr) for step in STEPS if step.id != "check" for expr in step.expressions.values()]
     command = [shutil.which("node") or "node", "--input-type=module", "--eval", READ]
     given = json.dumps([expr for _, expr in asked])
     ran = subprocess.run(
@@ -173,7 +175,7 @@ def test_failure_module_gets_what_its_main_takes() -> None:
 
 def test_failure_module_knows_the_steps_before_the_message() -> None:
     """What fails there has sent no message."""
-    ids = [step.id for step in SCRIPTS]
+    ids = ["check", *(step.id for step in SCRIPTS)]
     assert tuple(ids[: ids.index("message")]) == failure_module().BEFORE
 
 
@@ -215,6 +217,13 @@ def test_file_is_what_upload_attachment_takes(file: Any) -> None:
     assert [many, many[:1]] == [one * 2, one]
     assert check(one[0], shape)[2] == []
     assert sum(source in one[0] for source in ("file", "content", "externalUrl")) == 1
+
+
+def test_file_of_the_storage_may_have_a_name_and_a_type() -> None:
+    """Where its key says neither."""
+    file = {"s3": "inbox/8f3a", "name": "invoice.pdf", "contentType": "application/pdf"}
+    [body] = bodies("upload", NEEDED | {"files": [file]})
+    assert (body["name"], body["contentType"]) == ("invoice.pdf", "application/pdf")
 
 
 @pytest.mark.parametrize("files", [None, "", [], [None], ["", None], [{"name": "empty.txt", "content": ""}]])

@@ -444,7 +444,7 @@ def test_a_type_is_told_from_the_extension(name: str, kind: str) -> None:
         ("ü ñ 発票 \U0001f468\u200d\U0001f469\u200d\U0001f467.pdf", None),
         ("a;b=c&d%22 %0D%0A.pdf", None),
         ("--" * 40, None),
-        ("n" * 400, None),
+        ("n" * 255, None),
         ("a/b/c.pdf", None),
     ],
 )
@@ -664,6 +664,7 @@ def test_a_storage_that_hangs_is_given_up(storage: Workspace, run: Step, monkeyp
     assert 0.2 <= time.monotonic() - started < 1.2
     assert (type(error), error.retryable, "ReadTimeout" in str(error)) == (FileNotRead, True, True)
     storage.release()
+    assert run(FILE).file.head == CONTENT
 
 
 def test_a_storage_that_does_not_connect_is_told(
@@ -691,12 +692,13 @@ def test_the_token_is_not_shown(
     storage: Workspace, run: Step, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str
 ) -> None:
     """Not where the libraries quote it, nor where the storage does."""
-    monkeypatch.setenv("WM_TOKEN", token)
-    monkeypatch.setattr(Workspace, "token", token)
-    storage.storage_fault("denied")
-    error = run(FILE).failed
+    with monkeypatch.context() as changed:
+        changed.setenv("WM_TOKEN", token)
+        changed.setattr(Workspace, "token", token)
+        error = run({"file": {"s3": "inbox/none.pdf"}}).failed
     assert (type(error), spilled(error, token)) == (FileNotRead, [])
     assert token not in "".join(capsys.readouterr())
+    assert run(FILE).file.head == CONTENT
 
 
 def test_a_run_leaves_nothing_open(storage: Workspace, run: Step, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1019,10 +1021,7 @@ def test_a_server_that_always_fails_is_given_up(
     assert found.files == {}
 
 
-record_and_file = pytest.mark.parametrize("at", [RECORDS, UPLOAD_PATH], ids=["record", "file"])
-
-
-@record_and_file
+@pytest.mark.parametrize("at", [RECORDS, UPLOAD_PATH], ids=["record", "file"])
 @pytest.mark.parametrize("fault", [Fault.hang(), Fault.drip(0.02)], ids=["hang", "drip"])
 def test_an_answer_that_does_not_come_in_time_is_asked_for_again(
     kustomer: Kustomer, run: Step, monkeypatch: pytest.MonkeyPatch, fault: Fault, at: str
@@ -1036,13 +1035,10 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_again(
     assert (found.file.head, len(found.requests) + found.uploads) == (CONTENT, 3)
 
 
-@record_and_file
-def test_a_server_that_never_answers_is_given_up(
-    kustomer: Kustomer, run: Step, monkeypatch: pytest.MonkeyPatch, at: str
-) -> None:
+def test_a_host_that_never_answers_is_given_up(kustomer: Kustomer, run: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     """After three tries, and a later run succeeds."""
     monkeypatch.setattr(client, "READ_SECONDS", 0.2)
-    kustomer.fault(*[Fault.hang(at=at, store=True)] * 3)
+    kustomer.fault(*[Fault.hang(at=UPLOAD_PATH, store=True)] * 3)
     started = time.monotonic()
     error = run(PDF).failed
     assert 0.6 <= time.monotonic() - started < 1.6
@@ -1054,6 +1050,7 @@ def test_a_server_that_never_answers_is_given_up(
 def test_a_host_that_stops_reading_is_given_up(kustomer: Kustomer, run: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sending is limited like waiting for the answer."""
     monkeypatch.setattr(client, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(client, "OTHER_ATTEMPTS", 1)
     content = base64.b64encode(bytes(8 << 20)).decode()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -1061,8 +1058,8 @@ def test_a_host_that_stops_reading_is_given_up(kustomer: Kustomer, run: Step, mo
         started = time.monotonic()
         with pytest.raises(NoAnswer) as caught:
             main({"apiKey": kustomer.keys["full"], "baseUrl": kustomer.url}, {"content": content})
-        assert 0.6 <= time.monotonic() - started < 3
-    assert (caught.value.outcome, caught.value.retryable, caught.value.attempts) == ("unknown", True, 4)
+        assert 0.2 <= time.monotonic() - started < 2.2
+    assert (caught.value.outcome, caught.value.retryable, caught.value.attempts) == ("unknown", True, 2)
 
 
 # Secrets
@@ -1099,7 +1096,7 @@ def test_an_upload_that_works_logs_two_lines(
 def test_job_uploads_a_large_file_with_little_memory(kustomer: Kustomer, storage: Workspace, auth: Body) -> None:
     """With nothing but what its lock pins; its memory doesn't grow with the file."""
     peaks = []
-    for size in (1, 40_000_001):
+    for size in (1, 25_000_001):
         storage.store("backup.zip", size)
         job = worker.run(STEP, {"auth": auth, "body": {"file": {"s3": "backup.zip"}}}, workspace=storage)
         assert job.ok, job.error
@@ -1113,7 +1110,7 @@ def test_job_uploads_a_large_file_with_little_memory(kustomer: Kustomer, storage
         }
         assert job.logs.count("\n") == 2
         peaks.append(job.peak_kib or 0)
-    assert peaks[1] - peaks[0] < 32 << 10
+    assert peaks[1] - peaks[0] < 8 << 10
 
 
 def test_failed_job_tells_a_flow_what_to_do(kustomer: Kustomer, storage: Workspace, auth: Body) -> None:

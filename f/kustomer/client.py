@@ -436,9 +436,9 @@ def _again(outcome: Outcome, retryable: bool, look: str, told: float | None, thi
     why = f": it looks for the {look} first" if outcome == "unknown" and look else ""
     if thing.harmless:
         why = ": it makes another record, and one without a file is shown nowhere"
-    if retryable:
+    if retryable or thing.harmless:
         return f"Running the step again{f' in {math.ceil(told)} s' if told else ''} is safe{why}."
-    return f"After that, running the step again is safe{why}." if outcome == "unknown" or thing.harmless else ""
+    return f"After that, running the step again is safe{why}." if outcome == "unknown" else ""
 
 
 def _may_upload(url: Any) -> bool:
@@ -558,6 +558,8 @@ def _read_upload(status: int, content: bytes) -> tuple[type[KustomerError] | Non
     problem = judge(status, None)
     found = dict(re.findall(r"<(Code|Message)>([^<]+)</", content.decode("utf-8", "replace")))
     data = {"errors": [{"code": found.get("Code"), "detail": found.get("Message")}]}
+    if found.get("Code") == "RequestTimeout":  # a 400, for a file that came too slowly
+        return ServerFailed, data
     return Rejected if problem in (AccessDenied, Conflict) else problem, data
 
 
@@ -832,6 +834,8 @@ class Call:
 
     def _clean(self, text: str) -> str:
         """Makes text from outside fit for an error or a log: one line, not endless, without the key or the words."""
+        # Also where the key is cut short: a long piece of it is no word.
+        text = re.sub(r"[\w.+/=~-]{12,}", lambda piece: "[...]" if piece[0] in self.to.key else piece[0], text)
         text = text.replace(self.to.key, "[...]")
         for word in self._words:
             if word in text:  # a pattern of a whole message is costly to make, and re would keep it

@@ -52,6 +52,8 @@ def _no_customer(conversation: dict[str, Any]) -> str | None:
     return "must have a customer, or create off: a new conversation is with somebody" if missing else None
 
 
+_WITH_SOMEBODY = Annotated[Conversation, Field(check=_no_customer)]
+
 CONVERSATION = Thing(
     "conversation",
     role="org.permission.conversation.create",
@@ -67,7 +69,7 @@ def main(auth: kustomer, body: "Conversation") -> dict[str, Any]:
     Returns ``{"id": text or None, "created": bool, "customer": text or None}``; None is no conversation. ``customer``
     is whom it is with: for one that is found, not always who was given. Raises the KustomerErrors of f.kustomer.client.
     """
-    call = begin(auth, CONVERSATION, body, Annotated[Conversation, Field(check=_no_customer)])
+    call = begin(auth, CONVERSATION, body, _WITH_SOMEBODY)
     given = call.body
     keys = {"externalId": given["externalId"]}
     if given.pop("create", False):

@@ -14,7 +14,8 @@ from f.kustomer.inputs import ExternalId, Field, kustomer
 
 def _tidy_phone(phone: str) -> str:
     """Leaves the digits, and the plus of an international number: one phone, one spelling."""
-    bare = re.sub(r"[\s./\u2010-\u2015-]", "", phone)
+    # Copied numbers come with dashes of all kinds, and marks that nobody sees.
+    bare = re.sub(r"[\s./\u2010-\u2015\u2212\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2069-]|^tel:", "", phone)
     # The 0 of +49 (0)30 isn't dialled from abroad; that of (0)30 is.
     return re.sub("^00", "+", re.sub(r"(?<!^)\(0\)|[()]", "", bare))
 
@@ -46,7 +47,7 @@ class Customer(TypedDict, total=False):
         Field(
             "E-mail address.",
             example="ada@example.com",
-            pattern=r"^\s*[^@\s<>]+@[^@\s<>]+\s*$",
+            pattern=r"""^\s*[^@\s<>:;,"]+@[^@\s<>:;,"]*[^@\s<>:;,".]\s*$""",
             customErrorMessage="must be an e-mail address such as ada@example.com, without a name",
             check=_unseen,
             also=("mail", "emailaddress", "from", "emails"),
@@ -88,6 +89,8 @@ def _nobody(customer: dict[str, Any]) -> str | None:
     return None if customer.keys() & IDENTIFIERS else "must have an email, a phone or an externalId"
 
 
+_SOMEBODY = Annotated[Customer, Field(check=_nobody)]
+
 CUSTOMER = Thing(
     "customer",
     role="org.permission.customer.create",
@@ -103,7 +106,7 @@ def main(auth: kustomer, body: "Customer") -> dict[str, Any]:
     there. Returns ``{"id": text or None, "created": bool}``; None is nobody. Raises the KustomerErrors of
     f.kustomer.client.
     """
-    call = begin(auth, CUSTOMER, body, Annotated[Customer, Field(check=_nobody)])
+    call = begin(auth, CUSTOMER, body, _SOMEBODY)
     given = call.body
     keys = {name: spelled(given[name]) for name, spelled in IDENTIFIERS.items() if name in given}
     call.hide(*keys.values(), keys.get("phone", "").lstrip("+"))

@@ -86,9 +86,11 @@ def _instant(value: str) -> str | None:
 
 
 def _can_be_looked_up(external_id: str) -> str | None:
-    """Finds half a surrogate pair: it has no UTF-8, and so no address that asks for it."""
-    whole = external_id.encode("utf-8", "ignore").decode()
-    return None if whole == external_id else "has half of a character in it (a broken emoji): take it out"
+    """Finds what is no id: half a surrogate pair, which has no UTF-8 and so no address, or nothing to see."""
+    if external_id.encode("utf-8", "ignore").decode() != external_id:
+        return "has half of a character in it (a broken emoji): take it out"
+    seen = any(each.isprintable() and not each.isspace() for each in external_id)
+    return None if seen else "is blank: leave it out, or give an id"
 
 
 Number = int | float

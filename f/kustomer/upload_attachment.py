@@ -52,7 +52,8 @@ def _not_base64(content: str) -> str | None:
 def _not_a_link(url: str) -> str | None:
     try:
         parts = urlsplit(url)
-        right = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc
+        right = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and parts.port != 0
+        right = right and url.isprintable() and " " not in url
     except ValueError:
         right = False
     return None if right else "must be an address that begins with https://, without user name and password"
@@ -100,6 +101,7 @@ class File(TypedDict, total=False):
         Field(
             "File name to show. Left empty, it is taken from the file or the link.",
             example="invoice.pdf",
+            max_length=255,
             also=("filename", "title"),
         ),
     ]

@@ -208,6 +208,7 @@ class Workspace:
                 await self._jobs.finish()
         finally:
             await self._runner.cleanup()
+            await asyncio.sleep(0)  # a connection that has only just come is let go in the loop's next turn
             await self._loop.shutdown_default_executor()
 
     def _application(self) -> web.Application:

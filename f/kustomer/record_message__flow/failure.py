@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 # The steps before the one that sends the message.
-BEFORE = ("customer", "conversation", "upload")
+BEFORE = ("check", "customer", "conversation", "upload")
 # What to do first, by the name of the step's error; any other error speaks for itself.
 TO_DO = {
     "InvalidInput": "Correct what cause names",
@@ -15,7 +15,7 @@ TO_DO = {
     "AccessDenied": "Run f/kustomer/check_connection to see what the key lacks, give the flow a key that has it",
     "RateLimited": "Wait a minute",
     "Rejected": "Correct what cause names",
-    "Conflict": "Find out from cause what else in Kustomer has the same id, e-mail address or phone number",
+    "Conflict": "Read in cause what has the same id, and give the message a messageId of its own if it is another one",
     "ServerFailed": "Wait until Kustomer works again",
     "NoAnswer": "Wait until Kustomer works again",
     "OddAnswer": "Check orgName, baseUrl and any proxy in between",
