@@ -117,6 +117,15 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"f.kustomer.{name}")
 
 
+def test_table_of_inputs_has_every_input_of_the_flow() -> None:
+    """And says which are needed."""
+    schema = windmill_cli.read_yaml(worker.ROOT / "f/kustomer/record_message__flow/flow.yaml")["schema"]
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|$", README.partition("| input |")[2].partition("\n\n")[0], re.M)
+    told = {name: text for names, text in rows for name in re.findall(r"`(\w+)`", names)}
+    assert told.keys() == schema["properties"].keys()
+    assert {name for name, text in told.items() if text.startswith("needed: ")} == set(schema["required"])
+
+
 def test_webhook_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Body) -> None:
     """Its command, posted twice to a workspace whose resource and file it names."""
     windmill_cli.need_node()
