@@ -271,10 +271,8 @@ def test_input_is_required_where_a_step_refuses_to_go_without(kustomer: Kustomer
         ({"text": {"toString": 1}}, ["text"]),
         ({"thread_id": "t9", "Text": "T", "body": "B"}, ["thread_id", "Text", "body"]),
         ({"channel": "letter", "direction": "inbound", "sentAt": "yesterday"}, ["channel", "direction", "sentAt"]),
-        (
-            {"files": [0, {"name": "a.pdf"}, ["https://x.example/y"], "https://x.example/y"]},
-            ["files[0]", "files[1]", "files[2]"],
-        ),
+        ({"files": ["", {"name": "a.pdf"}, 7, "https://x.example/y"]}, ["files[1]", "files[2]"]),
+        ({"text": None, "subject": None, "files": [{"name": "a.txt", "content": ""}]}, ["text"]),
     ],
     ids=str,
 )
@@ -286,6 +284,12 @@ def test_wrong_inputs_are_told_all_at_once_and_by_name(
     assert sorted(each["path"] for each in error["extra"]["errors"]) == sorted(paths)
     assert (error["extra"]["step"], error["extra"]["outcome"]) == ("check", "not_sent")
     assert kustomer.requests == []
+
+
+def test_empty_file_is_left_out(kustomer: Kustomer, email: Body) -> None:
+    """It keeps nobody's message from being recorded."""
+    message = recorded(email | {"files": [{"name": "empty.txt", "content": ""}, FILES[0]]}, kustomer)
+    assert [each["name"] for each in message["attachments"]] == [FILES[0]["name"]]
 
 
 def test_blanks_around_an_id_are_no_part_of_it(kustomer: Kustomer, email: Body) -> None:

@@ -3,10 +3,11 @@
 from typing import Annotated, Any, Literal, Required, TypedDict
 
 from f.kustomer.client import invalid
-from f.kustomer.inputs import DateTime, ExternalId, Field, Problem, check
+from f.kustomer.inputs import DateTime, ExternalId, Field, check
 
 WHO = ("email", "phone", "customerExternalId")
 WHAT = ("text", "subject", "files")
+SOURCES = ("s3", "file", "content", "externalUrl")
 
 
 class Event(TypedDict, total=False):
@@ -31,25 +32,25 @@ class Event(TypedDict, total=False):
 
 def main(given: Any) -> None:
     """Raises InvalidInput with every problem of ``given``, the flow's inputs."""
-    if isinstance(given, dict) and "files" in given and not isinstance(given["files"], list):
+    if isinstance(given, dict) and not isinstance(given.get("files", []), list):
         given = {**given, "files": [given["files"]]}
     event, _, problems = check(given, Event, "flow", limit=None)
-    problems += _unsaid(event)
-    for index, file in enumerate(event.get("files", [])):
-        sources = {"s3", "file", "content", "externalUrl"}
-        if not isinstance(file, str) and not (isinstance(file, dict) and sources & file.keys()):
-            problems.append(
-                (f"flow.files[{index}]", f"must be a link, or an object with one of {', '.join(sorted(sources))}")
-            )
+    files = {index: file for index, file in enumerate(given["files"]) if _is_file(file)} if "files" in event else {}
+    problems += [(f"files[{index}]", wrong) for index, file in files.items() if (wrong := _wrong(file))]
+    if not event.keys() & set(WHO):
+        problems.append(("email", f"is missing: one of {', '.join(WHO)} is needed"))
+    if not files and not event.keys() & {"text", "subject"}:
+        problems.append(("text", f"is missing: one of {', '.join(WHAT)} is needed"))
     if problems:
         raise invalid([(path.removeprefix("flow."), what) for path, what in problems])
 
 
-def _unsaid(event: dict[str, Any]) -> list[Problem]:
-    """Finds that it is not said who wrote, or what."""
-    found = []
-    if not event.keys() & set(WHO):
-        found.append(("email", f"is missing: one of {', '.join(WHO)} is needed"))
-    if not event.keys() & set(WHAT):
-        found.append(("text", f"is missing: one of {', '.join(WHAT)} is needed"))
-    return found
+def _is_file(file: Any) -> bool:
+    """Tells whether there is anything to upload: an empty file keeps nobody's message from being recorded."""
+    return bool(file) and not (isinstance(file, dict) and file.get("content") == "")
+
+
+def _wrong(file: Any) -> str | None:
+    if isinstance(file, str) or (isinstance(file, dict) and file.keys() & set(SOURCES)):
+        return None
+    return f"must be a link, or an object with one of {', '.join(SOURCES)}"
