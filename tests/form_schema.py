@@ -15,11 +15,8 @@ from typing import Any, get_type_hints
 
 from f.kustomer.inputs import Node
 from tests import windmill_cli
+from tests.lock import ROOT, SCRIPTS
 from tests.standin.windmill import Workspace
-
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-# What lies in a flow's folder is part of the flow.
-SCRIPTS = sorted(file for file in (ROOT / "f").rglob("*.py") if not file.parent.name.endswith("__flow"))
 
 # The form's word for each kind of a node; what is none of these is an object.
 _TYPES = {"text": "string", "a number": "number", "true or false": "boolean", "a list": "array"}

@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+# What lies in a flow's folder is part of the flow, and not a script.
 SCRIPTS = sorted(file for file in (ROOT / "f").rglob("*.py") if not file.parent.name.endswith("__flow"))
-# What is part of a flow.
 INLINE = sorted((ROOT / "f").rglob("*__flow/*.py"))
 # The version that the tests run on; the worker takes it from the lock's first line.
 PYTHON = "3.11"

@@ -17,6 +17,7 @@ import pytest
 
 from f.kustomer.create_message import Message
 from f.kustomer.inputs import Node, check
+from f.kustomer.record_message__flow.check_input import Event
 from tests import windmill_cli
 from tests.standin import flow as standin
 from tests.standin import worker
@@ -238,6 +239,16 @@ def test_message_goes_to_the_customer_of_its_conversation() -> None:
     for customer, expected in (other, other), (None, AN_ID):
         conversation = RESULTS["conversation"] | {"customer": customer}
         assert bodies("message", NEEDED, conversation=conversation)[0]["customer"] == expected
+
+
+def test_what_is_checked_first_is_what_the_form_has() -> None:
+    """The same inputs are needed, and the same choices taken, for a webhook as for whoever fills in the form."""
+    event = Node(Event)
+    schema = FLOW["schema"]
+    assert {"auth", *event.fields} == set(schema["properties"])
+    assert {"auth", *event.required} == set(schema["required"])
+    for name, field in event.fields.items():
+        assert list(field.options) == schema["properties"][name].get("enum", []), name
 
 
 # Retries

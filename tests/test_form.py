@@ -10,7 +10,7 @@ import pytest
 
 from f.kustomer.create_message import Message
 from f.kustomer.inputs import Node, check
-from tests import form_schema, windmill_cli
+from tests import form_schema, lock, windmill_cli
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
 from tests.standin.worker import ROOT
@@ -21,7 +21,7 @@ Schema = dict[str, Any]
 FORMS: dict[str, Schema] = {
     **{
         script.stem: windmill_cli.read_yaml(script.with_suffix(".script.yaml"))["schema"]
-        for script in form_schema.SCRIPTS
+        for script in lock.SCRIPTS
         if "\ndef main(" in script.read_text(encoding="utf-8")
     },
     "record_message": windmill_cli.read_yaml(ROOT / "f/kustomer/record_message__flow/flow.yaml")["schema"],
@@ -56,7 +56,7 @@ every_field_of_a_message = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("script", form_schema.SCRIPTS, ids=lambda script: str(script.stem))
+@pytest.mark.parametrize("script", lock.SCRIPTS, ids=lambda script: str(script.stem))
 def test_committed_form_is_the_one_of_the_types(script: Any) -> None:
     """Whoever changes a type, a description or a limit runs `make schema`."""
     assert windmill_cli.read_yaml(script.with_suffix(".script.yaml")) == form_schema.metadata(script)

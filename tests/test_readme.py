@@ -13,7 +13,7 @@ import yaml
 
 from f.kustomer import check_connection, client, inputs
 from f.kustomer.create_message import main
-from tests import form_schema, windmill_cli
+from tests import lock, windmill_cli
 from tests.conftest import Body, Step
 from tests.standin import flow, worker
 from tests.standin.kustomer import Fault, Kustomer
@@ -91,7 +91,7 @@ STEPS = {
 
 def test_table_of_steps_has_every_step_once() -> None:
     """What is deployed is explained, and nothing else."""
-    steps = {script.stem for script in form_schema.SCRIPTS if hasattr(_module(script.stem), "main")}
+    steps = {script.stem for script in lock.SCRIPTS if hasattr(_module(script.stem), "main")}
     assert STEPS.keys() == steps
     assert check_connection.STEPS.keys() == steps | {"record_message"}
 
