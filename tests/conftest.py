@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.client import KustomerError
 from f.kustomer.create_message import main
+from f.kustomer.errors import KustomerError
 from tests.standin.kustomer import Kustomer
 
 Body = dict[str, Any]

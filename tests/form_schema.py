@@ -95,7 +95,7 @@ def _description(node: Node) -> str:
     words = [about.description for about in node.about if about.description]
     for about in node.about:
         if about.max_length and not about.pattern:
-            words.append(f"At most {about.max_length:,} {'keys' if node.free else 'characters'}.")
+            words.append(f"At most {about.max_length:,} {'keys' if node.free_form else 'characters'}.")
     if (example := _example(node)) and not node.options and node.kind != "true or false":
         words.append(f"Example: {example}")
     return " ".join(words)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import client
-from f.kustomer.client import CannotConnect, NoAnswer
+from f.kustomer import client, wire
 from f.kustomer.create_message import main
+from f.kustomer.errors import CannotConnect, NoAnswer
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Fault, Kustomer
 
@@ -28,8 +28,8 @@ with_and_without_external_id = pytest.mark.parametrize("extra", [{}, EXTERNAL_ID
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a test can wait for."""
-    monkeypatch.setattr(client, "READ_SECONDS", READ)
-    monkeypatch.setattr(client, "CONNECT_SECONDS", CONNECT)
+    monkeypatch.setattr(wire, "READ_SECONDS", READ)
+    monkeypatch.setattr(wire, "CONNECT_SECONDS", CONNECT)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_an_answer_that_is_slow_but_in_time_is_taken(
     kustomer: Kustomer, run: Step, message: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The limit is no shorter than it says."""
-    monkeypatch.setattr(client, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(wire, "READ_SECONDS", 20.0)
     kustomer.fault(Fault.drip(0, store=True))
     assert run(message).stored == 1
 
@@ -150,7 +150,7 @@ def test_no_limit_outlives_its_answer(
     kustomer: Kustomer, run: Step, message: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would cut off whatever uses the kept connection next."""
-    monkeypatch.setattr(client, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(wire, "READ_SECONDS", 20.0)
     assert run(message).stored == run(message | EXTERNAL_ID).stored == 1
     assert len({seen.connection for seen in kustomer.requests}) == 1
     for thread in threading.enumerate():
@@ -165,7 +165,7 @@ def test_no_limit_outlives_its_answer(
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer may take its time, so that only the limit of connecting is left."""
-    monkeypatch.setattr(client, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(wire, "READ_SECONDS", 20.0)
 
 
 @pytest.mark.usefixtures("patient")
@@ -273,5 +273,5 @@ def test_many_runs_at_once_do_not_disturb_each_other(kustomer: Kustomer, auth: B
 def test_the_numbers_are_those_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     """5 s to connect, 30 s for the whole answer, 75 s in all, six attempts at a limit and three at all else."""
     monkeypatch.undo()
-    assert (client.CONNECT_SECONDS, client.READ_SECONDS, client.BUDGET_SECONDS) == (5, 30, 75)
+    assert (wire.CONNECT_SECONDS, wire.READ_SECONDS, client.BUDGET_SECONDS) == (5, 30, 75)
     assert (client.LIMITED_ATTEMPTS, client.OTHER_ATTEMPTS) == (6, 3)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from f.kustomer import check_connection, create_message, find_conversation, find_customer, upload_attachment
-from f.kustomer.client import AccessDenied, InvalidInput, KustomerError, NoAnswer, OddAnswer, RateLimited, ServerFailed
+from f.kustomer.errors import AccessDenied, InvalidInput, KustomerError, NoAnswer, OddAnswer, RateLimited, ServerFailed
 from tests.conftest import Body
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
@@ -540,7 +540,7 @@ def test_no_part_of_the_key_is_in_an_error_or_the_log(
     for status in (400, 401, 403, 404, 429, 500):
         reason = {"code": key, "title": f"Bearer {key}", "detail": {"token": key}, "source": {"pointer": key}}
         fault = Fault.answer(status, {"errors": [reason, key]}, {"Retry-After": "600", "x-request-id": key}, on="GET")
-        kustomer.fault(fault)
+        kustomer.fault(*[fault] * 3)
         assert spilled(run().failed, *ends(key)) == [], status
     assert [part for part in ends(key) if part in capsys.readouterr().out] == []
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from f.kustomer import client
+from f.kustomer import wire
 from tests.conftest import Body, Step
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
@@ -29,7 +29,7 @@ def test_connection_that_has_been_idle_is_not_used_again(
 ) -> None:
     """The server may be closing it at that moment, and then nobody knows what became of the message."""
     run(message)
-    monkeypatch.setattr(client, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(wire, "IDLE_SECONDS", 0.0)
     run(message)
     assert connections(kustomer) == 2
 

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from f.kustomer import client
-from f.kustomer.client import AccessDenied, Conflict, InvalidInput, OddAnswer, RateLimited, Rejected
+from f.kustomer import wire
+from f.kustomer.errors import AccessDenied, Conflict, InvalidInput, OddAnswer, RateLimited, Rejected
 from f.kustomer.find_conversation import Conversation, main
 from tests.conftest import Body
 from tests.standin import worker
@@ -241,7 +241,7 @@ def test_a_post_without_an_answer_in_time_is_looked_for(
     kustomer: Kustomer, find: Step, thread: Body, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     """Its conversation is there once, whether or not the first post was stored."""
-    monkeypatch.setattr(client, "READ_SECONDS", 0.4)
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.4)
     kustomer.fault(fault)
     found = find(thread)
     assert found.found == only(kustomer, True)

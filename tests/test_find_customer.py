@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import pytest
 
-from f.kustomer import client
-from f.kustomer.client import AccessDenied, Conflict, InvalidInput, KustomerError, OddAnswer, RateLimited, Rejected
+from f.kustomer import wire
+from f.kustomer.errors import AccessDenied, Conflict, InvalidInput, KustomerError, OddAnswer, RateLimited, Rejected
 from f.kustomer.find_customer import Customer, main
 from tests.conftest import Body
 from tests.standin import worker
@@ -425,7 +425,7 @@ def test_a_post_without_an_answer_in_time_is_looked_for(
     kustomer: Kustomer, find: Step, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     """Its customer is there once, whether or not the first post was stored."""
-    monkeypatch.setattr(client, "READ_SECONDS", 0.4)
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.4)
     kustomer.fault(fault)
     found = find(GRACE)
     assert found.found == {"id": kustomer.customers[0]["id"], "created": True}
@@ -483,7 +483,7 @@ def test_nobody_is_taken_for_missing_while_the_look_up_has_no_answer(
     error = found.failed
     assert (type(error), error.status, error.outcome, error.retryable) == (problem, status, "not_sent", retryable)
     assert found.asked == [LOOK] * requests
-    assert "Nothing was created" in str(error)
+    assert "This run created nothing" in str(error)
     assert find(GRACE | {"create": create}).found == {"id": there, "created": False}
 
 

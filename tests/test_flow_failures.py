@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f.kustomer import client
+from f.kustomer import wire
 from tests import windmill_cli
 from tests.standin import flow as standin
 from tests.standin import worker
@@ -79,7 +79,7 @@ def node() -> None:
 def soon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing answers, a test needn't wait for long."""
     if "hang" in request.node.name:
-        monkeypatch.setattr(client, "READ_SECONDS", 0.04)
+        monkeypatch.setattr(wire, "READ_SECONDS", 0.04)
 
 
 class Organisation(Kustomer):
@@ -276,7 +276,7 @@ def test_file_that_fails_is_told(kustomer: Organisation, email: Body, old_worker
     error = error_of(ran)
     assert_true(error, kustomer, email)
     assert error["extra"]["step"] == "upload"
-    assert error["extra"]["cause"].startswith("Nothing was sent. To correct: body.externalUrl must be an address")
+    assert error["extra"]["cause"].startswith("This run sent nothing. To correct: body.externalUrl must be an address")
     assert [each["path"] for each in error["extra"]["errors"]] == ["body.externalUrl"]
     assert_recorded(run(email, old_worker=old_worker), kustomer)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.client import InvalidInput
 from f.kustomer.create_message import Message
+from f.kustomer.errors import InvalidInput
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
 

@@ -41,11 +41,11 @@ def test_job_run_twice_records_once(kustomer: Kustomer, workspace: Workspace, au
 
 
 def test_shared_modules_cost_one_call_each(kustomer: Kustomer, workspace: Workspace, auth: Body, message: Body) -> None:
-    """A job asks the Windmill server for the two shared modules, once each."""
+    """A job asks the Windmill server for the four shared modules, once each."""
     before = len(workspace.requests)
     worker.run(STEP, {"auth": auth, "body": message}, workspace=workspace)
     paths = sorted(each.path.rpartition("/")[2] for each in workspace.requests[before:])
-    assert paths == ["client.py", "inputs.py"]
+    assert paths == ["client.py", "errors.py", "inputs.py", "wire.py"]
 
 
 def test_failed_job_tells_a_flow_what_to_do(

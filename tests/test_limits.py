@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f.kustomer import client
-from f.kustomer.client import KustomerError, RateLimited, next_wait, told_wait
+from f.kustomer.client import backoff, retry_after
+from f.kustomer.errors import KustomerError, RateLimited
 from tests.conftest import Body, Run, Step
 from tests.standin.kustomer import Fault, Kustomer
 
@@ -388,7 +389,7 @@ SENSELESS = [
 @pytest.mark.parametrize(("text", "seconds"), SENSIBLE.items())
 def test_retry_after_is_read_in_seconds_or_as_a_date(text: str, seconds: float) -> None:
     """In every form of HTTP's dates, and with the slips that are often seen in them."""
-    assert told_wait({"Retry-After": text}, NOW) == seconds
+    assert retry_after(429, {"Retry-After": text}, NOW) == seconds
 
 
 @pytest.mark.parametrize(
@@ -396,14 +397,14 @@ def test_retry_after_is_read_in_seconds_or_as_a_date(text: str, seconds: float) 
 )
 def test_a_date_means_the_same_in_every_zone(zone: str, text: str) -> None:
     """HTTP's dates are in UTC, also the oldest form, which doesn't say so."""
-    assert told_wait({"Retry-After": text}, NOW) == 30
+    assert retry_after(429, {"Retry-After": text}, NOW) == 30
 
 
 @pytest.mark.parametrize("text", SENSELESS, ids=lambda text: repr(text)[:30])
 def test_a_senseless_retry_after_counts_as_none(text: str) -> None:
     """So that the reset is asked, and then the backoff."""
-    assert told_wait({"Retry-After": text}, NOW) is None
-    assert told_wait({"Retry-After": text, "x-ratelimit-reset": str(NOW + 30)}, NOW) == 30
+    assert retry_after(429, {"Retry-After": text}, NOW) is None
+    assert retry_after(429, {"Retry-After": text, "x-ratelimit-reset": str(NOW + 30)}, NOW) == 30
 
 
 @pytest.mark.parametrize(
@@ -439,17 +440,17 @@ def test_a_senseless_retry_after_counts_as_none(text: str) -> None:
 )
 def test_the_reset_is_read_in_seconds_milliseconds_or_from_now(text: str, seconds: float | None) -> None:
     """By its size, as no page tells its unit."""
-    assert told_wait({"x-ratelimit-reset": text}, NOW) == seconds
+    assert retry_after(429, {"x-ratelimit-reset": text}, NOW) == seconds
 
 
 def test_the_servers_clock_goes_before_the_workers() -> None:
     """A wrong clock on either side makes no wait longer; an odd one is left aside."""
     ahead = {"Date": "Fri, 15 Jan 2027 18:00:00 GMT", "Retry-After": "Fri, 15 Jan 2027 18:00:30 GMT"}
-    assert told_wait(ahead, NOW) == 30
-    assert told_wait({**ahead, "Date": "now"}, NOW) == 6 * 3600 + 30
-    assert told_wait({"Date": ahead["Date"], "x-ratelimit-reset": str(NOW + 6 * 3600 + 30)}, NOW) == 30
-    assert told_wait({"Date": ahead["Date"], "Retry-After": "30"}, NOW) == 30
-    assert told_wait({}, NOW) is None
+    assert retry_after(429, ahead, NOW) == 30
+    assert retry_after(429, {**ahead, "Date": "now"}, NOW) == 6 * 3600 + 30
+    assert retry_after(429, {"Date": ahead["Date"], "x-ratelimit-reset": str(NOW + 6 * 3600 + 30)}, NOW) == 30
+    assert retry_after(429, {"Date": ahead["Date"], "Retry-After": "30"}, NOW) == 30
+    assert retry_after(429, {}, NOW) is None
 
 
 HEADER = st.text() | st.from_regex(
@@ -461,7 +462,7 @@ HEADER = st.text() | st.from_regex(
 @given(HEADER, HEADER, HEADER, st.floats(0, 4e9))
 def test_no_header_makes_reading_it_fail(retry_after: str, reset: str, date: str, now: float) -> None:
     """It gives a sensible wait, or none."""
-    wait = told_wait({"Retry-After": retry_after, "x-ratelimit-reset": reset, "Date": date}, now)
+    wait = client.retry_after(429, {"Retry-After": retry_after, "x-ratelimit-reset": reset, "Date": date}, now)
     assert wait is None or 0 < wait <= 86_400
 
 
@@ -514,12 +515,12 @@ def test_the_next_wait_is_as_told_or_twice_the_last(
     failures: int, told: float | None, left: float, wait: float | None
 ) -> None:
     """Never more than is left."""
-    assert next_wait(failures, told, left) == wait
+    assert backoff(failures, told, left) == wait
 
 
 def test_the_numbers_are_those_promised() -> None:
     """A budget that outlasts the one-minute window by little, six attempts, a fifth of jitter, a day at most."""
     assert (client.BUDGET_SECONDS, client.LIMITED_ATTEMPTS, client.JITTER) == (BUDGET, 6, 0.2)
-    backing_off = sum(next_wait(n, None, BUDGET) or 0 for n in range(1, client.LIMITED_ATTEMPTS))
+    backing_off = sum(backoff(n, None, BUDGET) or 0 for n in range(1, client.LIMITED_ATTEMPTS))
     assert backing_off > 60
     assert backing_off * (1 + client.JITTER) <= BUDGET

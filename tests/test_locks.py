@@ -71,16 +71,20 @@ def test_import_that_windmill_does_not_see_is_declared(script: pathlib.Path) -> 
     """Who edits a step in Windmill gets the same packages: it looks for imports at the top of a script only."""
     source = script.read_text(encoding="utf-8")
     declared = re.findall(r"^# extra_requirements:\n((?:# [\w-]+\n)*)", source, re.M)
-    outside = sys.stdlib_module_names | {"f"}
-    within = {
-        alias.name.partition(".")[0]
-        for function in ast.walk(ast.parse(source))
-        if isinstance(function, ast.FunctionDef)
-        for node in ast.walk(function)
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    assert within - outside == set("".join(declared).replace("#", "").split())
+    assert lock.requirements(script) - visible(script) == set("".join(declared).replace("#", "").split())
+
+
+def visible(script: pathlib.Path) -> set[str]:
+    """The packages that Windmill finds: those of imports at the top of a script, and of the scripts imported there."""
+    found: set[str] = set()
+    for node in ast.parse(script.read_text(encoding="utf-8")).body:
+        names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+        for name in [node.module or ""] if isinstance(node, ast.ImportFrom) else names:
+            if name.startswith("f."):
+                found |= visible(lock.ROOT.joinpath(*name.split(".")).with_suffix(".py"))
+            elif name.partition(".")[0] not in sys.stdlib_module_names:
+                found.add(name.partition(".")[0])
+    return found
 
 
 def test_scripts_that_share_a_package_pin_the_same_version() -> None:

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f.kustomer.client import (
+from f.kustomer.client import read_record
+from f.kustomer.errors import (
     AccessDenied,
     CannotConnect,
     Conflict,
@@ -20,7 +21,6 @@ from f.kustomer.client import (
     RateLimited,
     Rejected,
     ServerFailed,
-    judge,
     reasons,
 )
 from tests.conftest import Body, Run, Step
@@ -30,8 +30,8 @@ Problem = type[KustomerError]
 
 EXTERNAL_ID = {"externalId": "<CAF+1042/é@mail.acme.example>"}
 WORDS = {
-    "not_sent": "The message was not sent.",
-    "rejected": "The message was not recorded.",
+    "not_sent": "This run did not send the message.",
+    "rejected": "This run has not recorded the message.",
     "unknown": "It is unknown whether the message was recorded: it may be on the timeline.",
 }
 
@@ -732,6 +732,11 @@ def looked_between(kustomer: Kustomer, posts: Names) -> bool:
 # What answers mean
 
 
+def classified(status: int, data: Any) -> Problem | None:
+    """What an answer with this JSON means."""
+    return read_record(status, json.dumps(data).encode())[0]
+
+
 @pytest.mark.parametrize(
     ("statuses", "problem"),
     [
@@ -746,16 +751,16 @@ def looked_between(kustomer: Kustomer, posts: Names) -> bool:
 @pytest.mark.parametrize("data", [None, {}, [], {"data": {"id": "1"}}, {"errors": []}, "text"], ids=repr)
 def test_a_status_means_the_same_whatever_the_body(statuses: list[int], problem: Problem, data: Any) -> None:
     """Not even a body that looks like a success changes it."""
-    assert {judge(status, data) for status in statuses} == {problem}
+    assert {classified(status, data) for status in statuses} == {problem}
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 226, 299])
 def test_a_success_has_an_id(status: int) -> None:
     """A JSON object, data an object, its id some text; more may be in it."""
-    assert judge(status, {"data": {"id": "1", "more": float("nan")}, "more": 1}) is None
+    assert classified(status, {"data": {"id": "1", "more": float("nan")}, "more": 1}) is None
     odd: list[Any] = [None, {}, [], "id", 1, {"data": 1}, {"data": {}}, {"data": {"id": ""}}, {"data": {"id": 1}}]
     for data in odd:
-        assert judge(status, data) is OddAnswer, data
+        assert classified(status, data) is OddAnswer, data
 
 
 def reason(code: str | None, title: str | None, detail: str | None, path: str | None) -> dict[str, str | None]:
@@ -817,7 +822,7 @@ JSON_VALUES = st.recursive(
 @given(st.sampled_from([200, 201, 400, 429, 503]), JSON_VALUES)
 def test_any_json_can_be_judged_and_read(status: int, data: Any) -> None:
     """Nothing that a server sends makes these raise."""
-    problem = judge(status, data)
+    problem = classified(status, data)
     assert issubclass(problem, KustomerError) if problem else status < 300
     for each in reasons(data):
         assert set(each) == {"code", "title", "detail", "path"}

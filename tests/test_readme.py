@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
-from f.kustomer import check_connection, client, inputs
+from f.kustomer import check_connection, client, errors, inputs, wire
 from f.kustomer.create_message import main
 from tests import lock, windmill_cli
 from tests.conftest import Body, Step
@@ -43,13 +43,16 @@ def test_first_two_commands_are_the_demo_and_the_tests() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        f"Connecting takes at most {client.CONNECT_SECONDS:g} s",
-        f"an answer {client.READ_SECONDS:g} s",
+        f"Connecting takes at most {wire.CONNECT_SECONDS:g} s",
+        f"a request with its whole answer {wire.READ_SECONDS:g} s",
         f"after {client.BUDGET_SECONDS:g} s nothing new is tried",
-        f"about {client.BUDGET_SECONDS + client.CONNECT_SECONDS + client.READ_SECONDS:g} s at most",
+        f"after {client.BUDGET_SECONDS + wire.CONNECT_SECONDS + wire.READ_SECONDS:g} s at most",
+        f"A file must go at {wire.SLOWEST_BYTES_PER_SECOND / 1000:g} kB/s over any {wire.READ_SECONDS:g} s",
+        f"over after {wire.CONNECT_SECONDS + 2 * wire.READ_SECONDS:g} s",
+        f"An answer may have {wire.MAX_ANSWER_BYTES / 1e6:g} MB",
         f"It tries {client.LIMITED_ATTEMPTS} times for a 429 and {client.OTHER_ATTEMPTS} times for anything else",
         f"else {client.FIRST_WAIT_SECONDS:g}, 4, 8, 16 and {client.FIRST_WAIT_SECONDS * 2**4:g} s",
-        f"kept for up to {client.IDLE_SECONDS:g} s",
+        f"kept for up to {wire.IDLE_SECONDS:g} s",
         f"A body may have {inputs.MAX_BODY_BYTES:,} bytes",
         f"calls go to `{inputs.DEFAULT_BASE}`",
     ],
@@ -68,7 +71,7 @@ def test_fifth_on_top_is_the_jitter_in_the_code() -> None:
 def test_table_of_errors_has_every_error_once() -> None:
     """What can be raised is explained."""
     named = re.findall(r"^\| `(\w+)` \|", README.partition("## When it fails")[2], re.M)
-    assert sorted(named) == sorted(each.__name__ for each in every_error() if each is not client.KustomerError)
+    assert sorted(named) == sorted(each.__name__ for each in every_error() if each is not errors.KustomerError)
 
 
 def test_table_of_errors_is_true(kustomer: Kustomer, run: Step, message: Body) -> None:
@@ -197,7 +200,7 @@ def test_flow_of_the_readme_retries_only_what_is_safe(
 ) -> None:
     """retry_if reads what the step raises."""
     kustomer.fault(Fault.answer(429, headers={"Retry-After": "600"}) if retryable else Fault.close())
-    with pytest.raises(client.KustomerError) as raised:
+    with pytest.raises(errors.KustomerError) as raised:
         main(auth, message)  # type: ignore[arg-type]
     assert evaluate(STEP["retry"]["retry_if"]["expr"], error={"extra": vars(raised.value)}) is retryable
     assert evaluate(STEP["retry"]["retry_if"]["expr"], error={"name": "ExecutionErr"}) is False

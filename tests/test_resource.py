@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.client import InvalidInput, KustomerError
 from f.kustomer.create_message import main
+from f.kustomer.errors import InvalidInput, KustomerError
 from f.kustomer.inputs import connection
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer

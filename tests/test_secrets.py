@@ -6,7 +6,7 @@ import traceback
 
 import pytest
 
-from f.kustomer.client import KustomerError
+from f.kustomer.errors import KustomerError
 from f.kustomer.inputs import Connection
 from tests.conftest import Body, Step
 from tests.standin import worker

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 import trustme
 
-from f.kustomer import client, create_message, inputs, upload_attachment
-from f.kustomer.client import (
+from f.kustomer import client, create_message, inputs, upload_attachment, wire
+from f.kustomer.errors import (
     AccessDenied,
     CannotConnect,
     Conflict,
@@ -62,14 +62,14 @@ UNTOUCHED: Body = {
 }
 
 WORDS = {
-    ("record", "not_sent"): "Nothing was created.",
-    ("record", "rejected"): "The attachment was not created.",
+    ("record", "not_sent"): "This run created nothing.",
+    ("record", "rejected"): "This run has not created the attachment.",
     ("record", "unknown"): "It is unknown whether the attachment was created: it may be in Kustomer.",
-    ("file", "not_sent"): "The file was not sent.",
-    ("file", "rejected"): "The file was not uploaded.",
+    ("file", "not_sent"): "This run did not send the file.",
+    ("file", "rejected"): "This run has not uploaded the file.",
     ("file", "unknown"): "It is unknown whether the file was uploaded: it may be there.",
-    ("input", "not_sent"): "Nothing was sent. To correct: ",
-    ("storage", "not_sent"): "Nothing was sent to Kustomer.",
+    ("input", "not_sent"): "This run sent nothing. To correct: ",
+    ("storage", "not_sent"): "This run sent nothing to Kustomer.",
 }
 
 
@@ -190,7 +190,7 @@ def run(kustomer: Kustomer, auth: Body) -> Step:
             assert attributes["uploaded"] is True
         if error:
             assert found.about
-            assert str(error).startswith(f"{error.status}" if error.status else ("No", "The", "Kustomer's"))
+            assert str(error).startswith(f"{error.status}" if error.status else ("No", "This", "The", "Kustomer's"))
             assert json.loads(json.dumps(vars(error), allow_nan=False)) == vars(error)
             assert spilled(error, auth["apiKey"], Workspace.token) == []
             if not isinstance(error, CannotConnect):
@@ -657,12 +657,12 @@ def test_a_file_that_cannot_be_read_is_not_sent(storage: Workspace, run: Step, n
 
 def test_a_storage_that_hangs_is_given_up(storage: Workspace, run: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client would wait for ever."""
-    monkeypatch.setattr(upload_attachment, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.2)
     storage.storage_fault("hang")
     started = time.monotonic()
     error = run(FILE).failed
     assert 0.2 <= time.monotonic() - started < 1.2
-    assert (type(error), error.retryable, "ReadTimeout" in str(error)) == (FileNotRead, True, True)
+    assert (type(error), error.retryable, "less than" in str(error)) == (FileNotRead, True, True)
     storage.release()
     assert run(FILE).file.head == CONTENT
 
@@ -1027,7 +1027,7 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_again(
     kustomer: Kustomer, run: Step, monkeypatch: pytest.MonkeyPatch, fault: Fault, at: str
 ) -> None:
     """A byte now and then doesn't start the limit anew."""
-    monkeypatch.setattr(client, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.2)
     kustomer.fault(dataclasses.replace(fault, at=at))
     started = time.monotonic()
     found = run(PDF)
@@ -1037,7 +1037,7 @@ def test_an_answer_that_does_not_come_in_time_is_asked_for_again(
 
 def test_a_host_that_never_answers_is_given_up(kustomer: Kustomer, run: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     """After three tries, and a later run succeeds."""
-    monkeypatch.setattr(client, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.2)
     kustomer.fault(*[Fault.hang(at=UPLOAD_PATH, store=True)] * 3)
     started = time.monotonic()
     error = run(PDF).failed
@@ -1049,7 +1049,7 @@ def test_a_host_that_never_answers_is_given_up(kustomer: Kustomer, run: Step, mo
 
 def test_a_host_that_stops_reading_is_given_up(kustomer: Kustomer, run: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sending is limited like waiting for the answer."""
-    monkeypatch.setattr(client, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.2)
     monkeypatch.setattr(client, "OTHER_ATTEMPTS", 1)
     content = base64.b64encode(bytes(8 << 20)).decode()
     with socket.create_server(("127.0.0.1", 0)) as listener:

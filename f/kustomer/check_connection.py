@@ -5,13 +5,13 @@ that of https://developer.kustomer.com/docs/get-started/quickstart
 """
 
 import base64
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from f.kustomer.client import Thing, begin, dig
+from f.kustomer.client import dig, from_json, start
+from f.kustomer.errors import RecordKind
 from f.kustomer.inputs import kustomer
 
 
@@ -51,7 +51,7 @@ STEPS: dict[str, tuple[list[Need], list[Need]]] = {
     "upload_attachment": ([UPLOAD], []),
 }
 
-KEY = Thing("key", unsent="Nothing was changed.")
+KEY = RecordKind("key", not_sent_text="Nothing was changed.")
 
 
 def main(auth: kustomer) -> dict[str, Any]:
@@ -60,18 +60,18 @@ def main(auth: kustomer) -> dict[str, Any]:
     Returns ``name``, ``organisation`` (``{id, name}``), ``user`` (an id), ``host``, ``expires`` (ISO 8601), ``roles``,
     ``steps`` (each ``{step, may_run, missing}``, where ``missing`` are ``{role, use}``: what the key doesn't allow),
     ``limit`` (``{requests, left}``, those a minute of the whole organisation) and ``details`` (what else Kustomer says,
-    in its own words). What nobody says is None. Raises the KustomerErrors of f.kustomer.client.
+    in its own words). What nobody says is None. Raises the KustomerErrors of f.kustomer.errors.
     """
-    call = begin(auth, KEY)
-    answer = call.read("/v1/auth/tokens/current")
-    told, claims = _told(answer.data, call.to.key), _claims(call.to.key)
+    run = start(auth, KEY)
+    answer = run.read("/v1/auth/tokens/current")
+    told, claims = _told(answer.data, run.to.key), _claims(run.to.key)
     given = told.pop("roles", None)
     roles = [role for role in given if isinstance(role, str)] if isinstance(given, list) else None
     return {
         "name": told.pop("name", None),
         "organisation": {"id": _related(answer.data, "org") or claims.get("org"), "name": claims.get("orgName")},
         "user": _related(answer.data, "user"),
-        "host": call.to.base,
+        "host": run.to.base,
         "expires": _moment(claims.get("exp")),
         "roles": roles,
         "steps": None if roles is None else list(_steps(roles)),
@@ -112,7 +112,7 @@ def _covers(role: str, needed: str) -> bool:
 def _claims(key: str) -> dict[str, Any]:
     """Reads what a key says of itself, if it is a JSON Web Token: https://www.rfc-editor.org/rfc/rfc7519."""
     with suppress(ValueError, IndexError):
-        claims = json.loads(base64.urlsafe_b64decode(key.split(".")[1] + "=="))
+        claims = from_json(base64.urlsafe_b64decode(key.split(".")[1] + "=="))
         return claims if isinstance(claims, dict) else {}
     return {}
 

@@ -6,7 +6,8 @@ those of https://developer.kustomer.com/api/core-resources/create-message
 
 from typing import Annotated, Any, Literal, Required, TypedDict
 
-from f.kustomer.client import Thing, begin, dig
+from f.kustomer.client import dig, start
+from f.kustomer.errors import RecordKind
 from f.kustomer.inputs import MAX_BODY_BYTES, DateTime, ExternalId, Field, Number, ObjectId, kustomer
 
 
@@ -44,15 +45,19 @@ class Attachment(TypedDict, total=False):
         Annotated[
             ObjectId,
             Field(
-                "Id that Kustomer gave the file when it was uploaded.", example="65a1b2c3d4e5f60718293a4c", also=("id",)
+                "Id that Kustomer gave the file when it was uploaded.",
+                example="65a1b2c3d4e5f60718293a4c",
+                mistaken_names=("id",),
             ),
         ]
     ]
     name: Required[Annotated[str, Field("File name that is shown.", example="invoice.pdf")]]
     contentType: Required[
-        Annotated[str, Field("Media type of the file.", example="application/pdf", also=("type", "mimetype"))]
+        Annotated[str, Field("Media type of the file.", example="application/pdf", mistaken_names=("type", "mimetype"))]
     ]
-    contentLength: Required[Annotated[Number, Field("Size of the file in bytes.", example=48213, also=("size",))]]
+    contentLength: Required[
+        Annotated[Number, Field("Size of the file in bytes.", example=48213, mistaken_names=("size",))]
+    ]
     sourceId: Annotated[
         ObjectId,
         Field("Id in Kustomer of the attachment this one was copied from.", example="65a1b2c3d4e5f60718293a4d"),
@@ -101,7 +106,7 @@ class Sentiment(TypedDict):
     ]
     confidence: Annotated[
         Number,
-        Field("How sure that is, from -1 to 1.", example=0.8, within=(-1, 1), showExpr="fields.polarity != null"),
+        Field("How sure that is, from -1 to 1.", example=0.8, ge=-1, le=1, showExpr="fields.polarity != null"),
     ]
 
 
@@ -140,7 +145,9 @@ class Message(TypedDict, total=False):
                 "email", "sms", "chat", "facebook", "twitter-dm", "twitter-tweet", "voice", "instagram", "whatsapp"
             ],
             Field(
-                "Channel on which the message was exchanged, such as email.", example="email", also=("type", "medium")
+                "Channel on which the message was exchanged, such as email.",
+                example="email",
+                mistaken_names=("type", "medium"),
             ),
         ]
     ]
@@ -166,7 +173,7 @@ class Message(TypedDict, total=False):
             "Id of the conversation that gets the message, which must exist. You find it at the end of the address of "
             "the open conversation in Kustomer, or as data.id in an earlier step.",
             example="65a1b2c3d4e5f60718293a4f",
-            also=("conversationid", "thread", "threadid"),
+            mistaken_names=("conversationid", "thread", "threadid"),
         ),
     ]
     customer: Annotated[
@@ -175,7 +182,7 @@ class Message(TypedDict, total=False):
             "Id of the customer. You find it after /customers/ in the address of the open timeline, or as data.id in "
             "an earlier step.",
             example="65a1b2c3d4e5f60718293a50",
-            also=("customerid",),
+            mistaken_names=("customerid",),
         ),
     ]
     preview: Annotated[
@@ -184,19 +191,19 @@ class Message(TypedDict, total=False):
             "The text of the message, as it is to stand on the timeline. Recording it does not send it to anybody.",
             example="Hello, where is my order 1042?",
             max_length=10_240,
-            also=("body", "text", "message", "content", "html"),
+            mistaken_names=("body", "text", "message", "content", "html"),
             title="preview (the text)",
             minRows=5,
         ),
     ]
-    subject: Annotated[str, Field("Subject line.", example="Order 1042", max_length=256, also=("title",))]
+    subject: Annotated[str, Field("Subject line.", example="Order 1042", max_length=256, mistaken_names=("title",))]
     externalId: Annotated[
         ExternalId,
         Field(
             "The message's own id where it comes from, one for each message. With it, running the step twice records "
             "the message once; fill it in whenever there is one.",
             example="<CAF1042@mail.acme.example>",
-            also=("messageid", "externalmessageid", "idempotencykey"),
+            mistaken_names=("messageid", "externalmessageid", "idempotencykey"),
         ),
     ]
     sentAt: Annotated[
@@ -204,7 +211,7 @@ class Message(TypedDict, total=False):
         Field(
             "When the message was really sent, if not now.",
             example="2026-01-31T09:30:00.000Z",
-            also=("date", "timestamp"),
+            mistaken_names=("date", "timestamp"),
         ),
     ]
     status: Annotated[
@@ -257,7 +264,7 @@ class Message(TypedDict, total=False):
             "What the channel knows besides, any JSON object. For e-mail: from, to, cc.",
             example={"from": "ada@example.com", "to": [{"email": "help@acme.example"}]},
             max_length=100,
-            also=("from", "to", "cc", "bcc", "sender", "recipient"),
+            mistaken_names=("from", "to", "cc", "bcc", "sender", "recipient"),
         ),
     ]
     custom: Annotated[
@@ -267,7 +274,7 @@ class Message(TypedDict, total=False):
             "tells its type: Str, Txt, Num, At, Bool, Url.",
             example={"orderNumberStr": "1042"},
             max_length=100,
-            also=("customattributes",),
+            mistaken_names=("customattributes",),
         ),
     ]
     location: Annotated[
@@ -279,7 +286,7 @@ class Message(TypedDict, total=False):
             "Language of the text.",
             example="en_us",
             max_length=100,
-            also=("language", "locale"),
+            mistaken_names=("language", "locale"),
             showExpr="fields.preview || fields.lang",
         ),
     ]
@@ -366,16 +373,16 @@ class Message(TypedDict, total=False):
     ]
 
 
-MESSAGE = Thing(
+MESSAGE = RecordKind(
     "message",
     role="org.permission.message.create (and org.admin for createdAt, createdBy, modifiedAt, modifiedBy)",
-    done="recorded",
+    done_verb="recorded",
     place="on the timeline",
-    unsent="The message was not sent.",
-    words=("preview", "subject"),
+    not_sent_text="This run did not send the message.",
+    redact=("preview", "subject"),
     conflict="Give each message an externalId (and id) of its own.",
     limit="The limit of 120 messages a minute for one customer is likely used up; importedAt exempts old ones.",
-    blind=True,
+    create_without_read=True,
 )
 
 
@@ -384,11 +391,11 @@ def main(auth: kustomer, body: "Message") -> dict[str, Any]:
 
     Nothing is delivered to the customer. ``auth`` is a ``kustomer`` resource; ``body`` is the message, in which empty
     fields count as not given. Returns ``{"data": {"id", "type", "attributes", "relationships", "links"}}``; with an
-    ``externalId`` that is recorded already, the message which is there. Raises the KustomerErrors of f.kustomer.client.
+    ``externalId`` that is recorded already, the message which is there. Raises the KustomerErrors of f.kustomer.errors.
     """
-    call = begin(auth, MESSAGE, body, Message, limit=MAX_BODY_BYTES)
-    keys = {"externalId": call.body["externalId"]} if "externalId" in call.body else {}
-    answer, _ = call.create("/v1/messages", keys, _differences)
+    run = start(auth, MESSAGE, body, Message, limit=MAX_BODY_BYTES)
+    keys = [("externalId", run.body["externalId"])] if "externalId" in run.body else []
+    answer, _ = run.create("/v1/messages", keys, _differences)
     return answer
 
 

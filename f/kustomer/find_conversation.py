@@ -6,7 +6,8 @@ those of https://developer.kustomer.com/kustomer-api-docs/reference/createaconve
 
 from typing import Annotated, Any, Required, TypedDict
 
-from f.kustomer.client import Thing, begin, dig
+from f.kustomer.client import dig, start
+from f.kustomer.errors import RecordKind
 from f.kustomer.inputs import ExternalId, Field, ObjectId, kustomer
 
 
@@ -20,7 +21,7 @@ class Conversation(TypedDict, total=False):
                 "The thread's own id where it comes from, the same for all its messages. For e-mail: the Message-ID of "
                 "the first one.",
                 example="<CAF1042@mail.acme.example>",
-                also=("thread", "threadid", "id", "conversation", "conversationid"),
+                mistaken_names=("thread", "threadid", "id", "conversation", "conversationid"),
             ),
         ]
     ]
@@ -41,7 +42,7 @@ class Conversation(TypedDict, total=False):
             "Name of a new conversation. One that is found keeps its own.",
             example="Order 1042",
             max_length=256,
-            also=("subject", "title"),
+            mistaken_names=("subject", "title"),
             showExpr="fields.create",
         ),
     ]
@@ -54,10 +55,10 @@ def _no_customer(conversation: dict[str, Any]) -> str | None:
 
 _WITH_SOMEBODY = Annotated[Conversation, Field(check=_no_customer)]
 
-CONVERSATION = Thing(
+CONVERSATION = RecordKind(
     "conversation",
     role="org.permission.conversation.create",
-    words=("name",),
+    redact=("name",),
     conflict="If that goes on, look in Kustomer for the conversation with this externalId: a look-up doesn't show it.",
     limit="The limit of 120 conversations a minute for one customer is likely used up.",
 )
@@ -67,15 +68,15 @@ def main(auth: kustomer, body: "Conversation") -> dict[str, Any]:
     """Finds the conversation of a thread, or makes one if ``create`` is on.
 
     Returns ``{"id": text or None, "created": bool, "customer": text or None}``; None is no conversation. ``customer``
-    is whom it is with: for one that is found, not always who was given. Raises the KustomerErrors of f.kustomer.client.
+    is whom it is with: for one that is found, not always who was given. Raises the KustomerErrors of f.kustomer.errors.
     """
-    call = begin(auth, CONVERSATION, body, _WITH_SOMEBODY)
-    given = call.body
-    keys = {"externalId": given["externalId"]}
+    run = start(auth, CONVERSATION, body, _WITH_SOMEBODY)
+    given = run.body
+    keys = [("externalId", given["externalId"])]
     if given.pop("create", False):
-        found, created = call.create("/v1/conversations", keys, body=given)
+        found, created = run.create("/v1/conversations", keys, body=given)
     else:
-        found, created = call.find("/v1/conversations", keys) or {}, False
+        found, created = run.find("/v1/conversations", keys) or {}, False
     return {
         "id": dig(found, "data", "id"),
         "created": created,

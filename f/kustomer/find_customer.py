@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypedDict
 
-from f.kustomer.client import Thing, begin, dig
+from f.kustomer.client import dig, start
+from f.kustomer.errors import RecordKind
 from f.kustomer.inputs import ExternalId, Field, kustomer
 
 
@@ -50,7 +51,7 @@ class Customer(TypedDict, total=False):
             pattern=r"""^\s*[^@\s<>:;,"]+@[^@\s<>:;,"]*[^@\s<>:;,".]\s*$""",
             customErrorMessage="must be an e-mail address such as ada@example.com, without a name",
             check=_unseen,
-            also=("mail", "emailaddress", "from", "emails"),
+            mistaken_names=("mail", "emailaddress", "from", "emails"),
         ),
     ]
     phone: Annotated[
@@ -59,7 +60,7 @@ class Customer(TypedDict, total=False):
             "Phone number, with the country's code.",
             example="+49 30 1234567",
             check=_not_a_phone,
-            also=("phonenumber", "mobile", "tel", "phones"),
+            mistaken_names=("phonenumber", "mobile", "tel", "phones"),
         ),
     ]
     externalId: Annotated[
@@ -67,7 +68,7 @@ class Customer(TypedDict, total=False):
         Field(
             "The customer's id in your own system, such as the shop.",
             example="customer-1042",
-            also=("id", "customerid", "userid"),
+            mistaken_names=("id", "customerid", "userid"),
         ),
     ]
     create: Annotated[
@@ -79,7 +80,7 @@ class Customer(TypedDict, total=False):
             "Name of a new customer. One who is found keeps theirs.",
             example="Ada Lindqvist",
             max_length=256,
-            also=("fullname", "displayname"),
+            mistaken_names=("fullname", "displayname"),
             showExpr="fields.create",
         ),
     ]
@@ -91,10 +92,10 @@ def _nobody(customer: dict[str, Any]) -> str | None:
 
 _SOMEBODY = Annotated[Customer, Field(check=_nobody)]
 
-CUSTOMER = Thing(
+CUSTOMER = RecordKind(
     "customer",
     role="org.permission.customer.create",
-    words=("email", "phone", "externalId", "name"),
+    redact=("email", "phone", "externalId", "name"),
     conflict="If that goes on, look in Kustomer for who has this e-mail, phone or externalId: it isn't shown.",
 )
 
@@ -104,17 +105,17 @@ def main(auth: kustomer, body: "Customer") -> dict[str, Any]:
 
     Looks by externalId, then e-mail (in lower case), then phone (digits and plus only), and takes the first who is
     there. Returns ``{"id": text or None, "created": bool}``; None is nobody. Raises the KustomerErrors of
-    f.kustomer.client.
+    f.kustomer.errors.
     """
-    call = begin(auth, CUSTOMER, body, _SOMEBODY)
-    given = call.body
+    run = start(auth, CUSTOMER, body, _SOMEBODY)
+    given = run.body
     keys = {name: spelled(given[name]) for name, spelled in IDENTIFIERS.items() if name in given}
-    call.hide(*keys.values(), keys.get("phone", "").lstrip("+"))
+    run.hide(*keys.values(), keys.get("phone", "").lstrip("+"))
     if given.get("create"):
         new: dict[str, Any] = {name: given[name] for name in ("name", "externalId") if name in given}
         # Kustomer keeps several of each: https://developer.kustomer.com/api/core-resources/create-customer
         new |= {f"{name}s": [{name: keys[name]}] for name in ("email", "phone") if name in keys}
-        found, created = call.create("/v1/customers", keys, body=new)
+        found, created = run.create("/v1/customers", [*keys.items()], body=new)
     else:
-        found, created = call.find("/v1/customers", keys) or {}, False
+        found, created = run.find("/v1/customers", [*keys.items()]) or {}, False
     return {"id": dig(found, "data", "id"), "created": created}

@@ -14,13 +14,11 @@ from functools import cache, cached_property
 from types import UnionType
 from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict, Union, get_args, get_origin, is_typeddict
 
+from f.kustomer.errors import Problem
+
 # 413 starts at 100 kB, read as the smaller 1000: https://developer.kustomer.com/kustomer-api-docs/reference/errors
 MAX_BODY_BYTES = 100_000
 DEFAULT_BASE = "https://api.kustomerapp.com"
-
-# Where and what: ``("body.reference.type", "is missing")``.
-Problem = tuple[str, str]
-
 
 _pattern = cache(re.compile)
 
@@ -29,10 +27,10 @@ class Field:
     """What the check and the form know of a field besides its type.
 
     ``example`` is a right value; ``max_length`` counts characters, or the keys of an object; ``pattern`` matches the
-    whole text and goes with the form's ``customErrorMessage``; ``within`` are the least and the greatest number;
-    ``also`` are names that people use for it by mistake, in lower case; ``closed`` is false for an object that takes
-    unknown keys; ``check`` returns what is wrong with a value of the right type, or None; ``form`` are further keys of
-    Windmill's schema dialect (https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing).
+    whole text and goes with the form's ``customErrorMessage``; ``ge`` and ``le`` are the least and the greatest
+    number; ``mistaken_names`` are those that people use for it by mistake, in lower case; ``closed`` is false for an
+    object that takes unknown keys; ``check`` returns what is wrong with a value of the right type, or None; ``form``
+    are further keys of Windmill's schema dialect (https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing).
     """
 
     def __init__(
@@ -42,15 +40,17 @@ class Field:
         example: Any = None,
         max_length: int | None = None,
         pattern: str | None = None,
-        within: tuple[float, float] | None = None,
-        also: Iterable[str] = (),
+        ge: float | None = None,
+        le: float | None = None,
+        mistaken_names: Iterable[str] = (),
         closed: bool = True,
         check: Callable[[Any], str | None] | None = None,
         **form: Any,
     ) -> None:
         self.description, self.example, self.form = description, example, form
-        self.max_length, self.pattern, self.within, self.check = max_length, pattern, within, check
-        self.also, self.closed = also, closed
+        self.max_length, self.pattern, self.check = max_length, pattern, check
+        self.ge, self.le = ge, le
+        self.mistaken_names, self.closed = mistaken_names, closed
 
     def rules(self) -> Iterator[Callable[[Any], str | None]]:
         """The checks for a value of the right type: each says what is wrong, without quoting it, or None."""
@@ -59,8 +59,8 @@ class Field:
         if self.pattern:
             match, wrong = _pattern(self.pattern).fullmatch, str(self.form["customErrorMessage"])
             yield lambda value: None if match(value) else wrong
-        if self.within:
-            yield self._beyond
+        if self.ge is not None or self.le is not None:
+            yield self._out_of_range
         if self.check:
             yield self.check
 
@@ -70,9 +70,13 @@ class Field:
         unit = "keys" if isinstance(value, dict) else "characters"
         return f"has {len(value):,} {unit}, at most {self.max_length:,} are allowed"
 
-    def _beyond(self, value: float) -> str | None:
-        least, greatest = self.within or (value, value)
-        return None if least <= value <= greatest else f"must be from {least:g} to {greatest:g}"
+    def _out_of_range(self, value: float) -> str | None:
+        least, greatest = (-math.inf if self.ge is None else self.ge), (math.inf if self.le is None else self.le)
+        if least <= value <= greatest:
+            return None
+        if self.le is None:
+            return f"must be {least:g} or more"
+        return f"must be {greatest:g} or less" if self.ge is None else f"must be from {least:g} to {greatest:g}"
 
 
 def _instant(value: str) -> str | None:
@@ -108,9 +112,9 @@ ObjectId = Annotated[
 class kustomer(TypedDict, total=False):
     """The Kustomer key to use: a resource of type kustomer."""
 
-    apiKey: Required[Annotated[str, Field(also=("key", "token", "apitoken", "accesstoken", "password"))]]
-    orgName: Annotated[str, Field(also=("org", "organization", "organisation", "subdomain"))]
-    baseUrl: Annotated[str, Field(also=("url", "host", "server"))]
+    apiKey: Required[Annotated[str, Field(mistaken_names=("key", "token", "apitoken", "accesstoken", "password"))]]
+    orgName: Annotated[str, Field(mistaken_names=("org", "organization", "organisation", "subdomain"))]
+    baseUrl: Annotated[str, Field(mistaken_names=("url", "host", "server"))]
 
 
 _KINDS: dict[Any, str] = {
@@ -128,7 +132,8 @@ class Node:
     """What one place in a body may hold, read once from its type hint.
 
     ``kind`` is its type in plain words; ``options`` are those of a Literal, ``item`` is what a list holds, ``fields``
-    and ``required`` are those of a TypedDict, ``instead`` is the plain type in a union with one; ``free`` marks a dict.
+    and ``required`` are those of a TypedDict, ``alternative`` is the plain type in a union with one; ``free_form``
+    marks a dict.
     """
 
     def __init__(self, hint: Any) -> None:
@@ -140,16 +145,18 @@ class Node:
         first, *others = arguments if origin in (Union, UnionType) else (hint,)
         self.shape = first if is_typeddict(first) else None
         self.required: frozenset[str] = first.__required_keys__ if self.shape else frozenset()
-        self.instead = Node(others[0]) if self.shape and others else None
-        self.free = origin is dict
+        self.alternative = Node(others[0]) if self.shape and others else None
+        self.free_form = origin is dict
         self.item = Node(arguments[0]) if origin is list else None
         self.options: tuple[str, ...] = arguments if origin is Literal else ()
         self.kind = _KINDS.get(origin or first) or _KINDS.get(first, "an object")
         self.rules = [rule for each in self.about for rule in each.rules()]
         # The types of which any value is right, so that most leaves need no closer look.
-        self.easy = [] if self.options or self.rules else [each for each, kind in _KINDS.items() if kind == self.kind]
+        self.unchecked_types = (
+            [] if self.options or self.rules else [each for each, kind in _KINDS.items() if kind == self.kind]
+        )
         self.closed = all(each.closed for each in self.about)
-        self.also = [name for each in self.about for name in each.also]
+        self.mistaken_names = [name for each in self.about for name in each.mistaken_names]
 
     @cached_property
     def fields(self) -> dict[str, "Node"]:
@@ -213,7 +220,7 @@ def _pruned(value: Any, node: Node | None, path: str, problems: list[Problem]) -
     left: Any = value
     if isinstance(value, list):
         left = _pruned_list(value, node and node.item, path, problems)
-    elif not (node and node.free):
+    elif not (node and node.free_form):
         left = _pruned_object(value, node, path, problems)
         if left and node and node.shape:
             _finish_object(left, node, path, problems)
@@ -233,7 +240,7 @@ def _pruned_object(value: dict[Any, Any], node: Node | None, path: str, problems
                 kept[name] = left
         elif each or each == 0:  # False and 0 are answers, the rest is what a form leaves untouched
             kept[name] = each
-            if inner and type(each) not in inner.easy and (wrong := _wrong(each, inner)):
+            if inner and type(each) not in inner.unchecked_types and (wrong := _wrong(each, inner)):
                 problems.append((f"{path}.{name}", wrong))
     return kept
 
@@ -266,9 +273,9 @@ def _wrong(value: Any, node: Node) -> str | None:
     """Says what is wrong with the type or the limits of a value, or None. Never quotes the value."""
     kind = _KINDS.get(type(value))
     if kind != node.kind:
-        if node.instead and kind == node.instead.kind:
-            return _wrong(value, node.instead)
-        wanted = f"{node.kind} or {node.instead.kind}" if node.instead else node.kind
+        if node.alternative and kind == node.alternative.kind:
+            return _wrong(value, node.alternative)
+        wanted = f"{node.kind} or {node.alternative.kind}" if node.alternative else node.kind
         return f"must be {wanted}, not {kind or type(value).__name__}"
     if node.options and value not in node.options:
         guess = _nearest(value, node.options)
@@ -283,7 +290,7 @@ def _unknown(name: Any, fields: dict[str, Node], path: str) -> Problem:
     """Says which known name is likely meant: a listed mistake, another spelling, or the nearest."""
     plain = str(name).lower().replace("_", "")
     spelled = {known.lower().replace("_", ""): known for known in fields}
-    meant = next((known for known, node in fields.items() if plain in node.also), None)
+    meant = next((known for known, node in fields.items() if plain in node.mistaken_names), None)
     guess = spelled.get(plain) or meant or spelled.get(_nearest(plain, spelled))
     hint = f"did you mean {guess!r}?" if guess else f"known are {', '.join(fields)}"
     return f"{path}.{_shown(name)}", f"is not a known field: {hint}"

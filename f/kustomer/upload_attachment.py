@@ -11,7 +11,6 @@ import base64
 import mimetypes
 import posixpath
 import re
-import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Annotated, Any, BinaryIO, Required, TypedDict
@@ -19,7 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 from urllib3.filepost import encode_multipart_formdata
 
-from f.kustomer.client import CONNECT_SECONDS, LONGEST_REASON, READ_SECONDS, FileNotRead, Thing, begin, dig
+from f.kustomer.client import dig, start
+from f.kustomer.errors import RecordKind
 from f.kustomer.inputs import Field, Number, kustomer
 
 # Large enough to be quick, small enough for a worker with little memory.
@@ -29,9 +29,15 @@ CHUNK_BYTES = 1 << 18
 class S3Object(TypedDict, total=False):
     """A file in Windmill's object storage: https://www.windmill.dev/docs/core_concepts/object_storage_in_windmill."""
 
-    s3: Required[Annotated[str, Field(also=("key", "path"))]]
+    s3: Required[Annotated[str, Field(mistaken_names=("key", "path"))]]
     storage: Annotated[str, Field()]
     filename: Annotated[str, Field()]
+
+
+def _stored(file: dict[str, Any]) -> BinaryIO:
+    from f.kustomer.storage import read  # only a file from the storage pays for it
+
+    return read(file)
 
 
 def _decoded(content: str) -> bytes:
@@ -70,7 +76,7 @@ class File(TypedDict, total=False):
         S3Object,
         Field(
             "A file in Windmill's object storage, of any size.",
-            also=("s3", "s3object"),
+            mistaken_names=("s3", "s3object"),
             closed=False,
             format="resource-s3_object",
             showExpr="!fields.content && !fields.externalUrl",
@@ -81,7 +87,7 @@ class File(TypedDict, total=False):
         Field(
             "A small file, dropped here. In a flow: its bytes as base64.",
             check=_not_base64,
-            also=("base64", "data", "bytes"),
+            mistaken_names=("base64", "data", "bytes"),
             contentEncoding="base64",
             showExpr="!fields.file?.s3 && !fields.externalUrl",
         ),
@@ -92,7 +98,7 @@ class File(TypedDict, total=False):
             "A link instead of a file: Kustomer shows the address and never fetches what is there.",
             example="https://files.acme.example/invoice.pdf",
             check=_not_a_link,
-            also=("url", "link", "href"),
+            mistaken_names=("url", "link", "href"),
             showExpr="!fields.file?.s3 && !fields.content",
         ),
     ]
@@ -102,7 +108,7 @@ class File(TypedDict, total=False):
             "File name to show. Left empty, it is taken from the file or the link.",
             example="invoice.pdf",
             max_length=255,
-            also=("filename", "title"),
+            mistaken_names=("filename", "title"),
         ),
     ]
     contentType: Annotated[
@@ -112,7 +118,7 @@ class File(TypedDict, total=False):
             example="application/pdf",
             pattern=_MEDIA_TYPE,
             customErrorMessage="must be a media type such as application/pdf",
-            also=("type", "mimetype", "mime"),
+            mistaken_names=("type", "mimetype", "mime"),
         ),
     ]
     contentLength: Annotated[
@@ -120,8 +126,9 @@ class File(TypedDict, total=False):
         Field(
             "Size in bytes of what is linked, if you know it. Left empty, 0 is shown.",
             example=48213,
-            within=(0, 2**53),
-            also=("size", "length"),
+            ge=0,
+            le=2**53,
+            mistaken_names=("size", "length"),
             showExpr="fields.externalUrl",
         ),
     ]
@@ -193,75 +200,31 @@ class Form:
         yield self._after
 
 
-def _stored(stored: dict[str, Any]) -> BinaryIO:
-    """Copies a file from Windmill's object storage to the worker's disk: its size comes first, and tries repeat it."""
-    import wmill  # a tenth of a second, which only a file from the storage pays
-
-    # The client itself would wait forever: https://www.python-httpx.org/advanced/event-hooks/
-    def bounded(request: Any) -> None:
-        limits = dict.fromkeys(("read", "write", "pool"), READ_SECONDS)
-        request.extensions["timeout"] = {**limits, "connect": CONNECT_SECONDS}
-
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    try:
-        windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
-        windmill.client.event_hooks = {"request": [bounded]}
-        with windmill.client, windmill.load_s3_file_reader(wmill.S3Object(stored), None) as reader:
-            while chunk := reader.read(CHUNK_BYTES):
-                file.write(chunk)
-        file.seek(0)
-        return file
-    except Exception as error:  # what httpx raises, OSError for a full disk, AssertionError outside of Windmill
-        failure = _not_read(error)
-    file.close()
-    raise failure  # out here, so that it doesn't carry the request along, and with it the token
-
-
-def _not_read(error: Exception) -> FileNotRead:
-    response = getattr(error, "response", None)
-    status, said = None, ""
-    if response is not None:
-        # What the libraries say may quote the token too, so that only the server's own words are told.
-        token = response.request.headers["Authorization"].removeprefix("Bearer ")
-        status, said = response.status_code, " ".join(response.text.replace(token, "[...]").split())[:LONGEST_REASON]
-    passing = status >= 500 or status == 429 if status else not isinstance(error, (AssertionError, ValueError))
-    name = type(error).__name__
-    return FileNotRead(
-        f"{f'{status}: ' if status else ''}The file could not be read from Windmill's object storage ({said or name}). "
-        "Nothing was sent to Kustomer. Check that the file is there, that the workspace has object storage, and that "
-        f"whoever runs this may read it.{' Running the step again is safe.' if passing else ''}",
-        status=status,
-        outcome="not_sent",
-        retryable=passing,
-        errors=[{"code": name, "title": None, "detail": said or None, "path": "body.file"}],
-    )
-
-
-ATTACHMENT = Thing("attachment", role="org.permission.message.create", harmless=True)
+ATTACHMENT = RecordKind("attachment", role="org.permission.message.create", duplicates_ok=True)
 
 
 def main(auth: kustomer, body: "File") -> dict[str, Any]:
     """Makes an attachment of a file or a link, to put into the ``attachments`` of a message.
 
     Returns ``{"_id", "name", "contentType", "contentLength"}``, the length in bytes. Until a message takes it, nobody
-    sees it, so running this again is always safe. Raises the KustomerErrors of f.kustomer.client.
+    sees it, so running this again is always safe. Raises the KustomerErrors of f.kustomer.errors.
     """
-    call = begin(auth, ATTACHMENT, body, _ONE_FILE)
-    given = call.body
+    run = start(auth, ATTACHMENT, body, _ONE_FILE)
+    given = run.body
     if "externalUrl" in given:
         about = _about(given, given.get("contentLength", 0))
-        made, _ = call.create("/v1/attachments", {}, body={**about, "externalUrl": given["externalUrl"]})
+        made, _ = run.create("/v1/attachments", body={**about, "externalUrl": given["externalUrl"]})
         return {"_id": made["data"]["id"], **about}
     with _stored(given["file"]) if "file" in given else BytesIO(_decoded(given["content"])) as file:
         first, length = file.read(16), file.seek(0, 2)
         about = _about(given, length, first)
-        made, _ = call.create("/v1/attachments", {}, body=about)
+        made, _ = run.create("/v1/attachments", body=about)
 
         def form(fields: dict[str, str]) -> tuple[Form, str]:
             filled = Form(fields, about["name"], about["contentType"], file)
             return filled, filled.content_type
 
-        call.upload(dig(made, "meta", "upload"), form)
+        run.upload(dig(made, "meta", "upload"), form)
     return {"_id": made["data"]["id"], **about}
 
 

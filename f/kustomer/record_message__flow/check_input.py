@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Required, TypedDict
 
-from f.kustomer.client import invalid
+from f.kustomer.errors import invalid
 from f.kustomer.inputs import DateTime, ExternalId, Field, check
 
 WHO = ("email", "phone", "customerExternalId")

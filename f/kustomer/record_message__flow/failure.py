@@ -10,8 +10,10 @@ BEFORE = ("check", "customer", "conversation", "upload")
 TO_DO = {
     "InvalidInput": "Correct what cause names",
     "FileNotRead": "Check that the file is in Windmill's object storage, and that whoever runs the flow may read it",
+    "FileNotWritten": "Check that the workspace has object storage, and that whoever runs the flow may use it",
     "CannotConnect": "Check orgName and baseUrl, and that the worker may connect to where cause says",
     "NotTrusted": "Check baseUrl, and which certificates the worker trusts",
+    "BadProxy": "Correct the proxy that the worker is set to use, which cause names",
     "AccessDenied": "Run f/kustomer/check_connection to see what the key lacks, give the flow a key that has it",
     "RateLimited": "Wait a minute",
     "Rejected": "Correct what cause names",
