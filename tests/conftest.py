@@ -9,6 +9,7 @@ import pytest
 
 from f.kustomer.create_message import main
 from f.kustomer.errors import KustomerError
+from tests.standin.adversary import Adversary
 from tests.standin.kustomer import Kustomer
 
 Body = dict[str, Any]
@@ -96,3 +97,17 @@ def run(kustomer: Kustomer, auth: Body) -> Step:
         return found
 
     return audited
+
+
+@pytest.fixture(scope="session")
+def adversary_process() -> Iterator[Adversary]:
+    """The process that all tests of a session share."""
+    with Adversary() as process:
+        yield process
+
+
+@pytest.fixture
+def adversary(adversary_process: Adversary) -> Iterator[Adversary]:
+    """A server that does what no server should, on stages that close with the test."""
+    yield adversary_process
+    adversary_process.clear()
