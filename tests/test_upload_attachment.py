@@ -1129,7 +1129,7 @@ def test_failed_job_tells_a_flow_what_to_do(kustomer: Kustomer, storage: Workspa
         "request_id": None,
         "errors": [
             {
-                "code": "HTTPStatusError",
+                "code": "refused",
                 "title": None,
                 "detail": "Internal: Error retrieving file: error sending request",
                 "path": "body.file",

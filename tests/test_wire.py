@@ -226,7 +226,7 @@ BROKEN: dict[str, tuple[bytes, Problem, int | None]] = {
     "no chunk": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", NoAnswer, 201),
     "a chunk of no size": (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + DONE, NoAnswer, 201),
     "not gzip": (HEAD + LENGTH + b"Content-Encoding: gzip\r\n\r\n" + DONE, OddAnswer, 201),
-    "a switch of protocols": (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", NoAnswer, None),
+    "a switch of protocols": (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n", OddAnswer, 101),
     "503 cut off": (b"HTTP/1.1 503 Busy\r\nContent-Length: 99\r\n\r\n<h1>", ServerFailed, 503),
     "a redirect cut off": (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 99\r\n\r\n<h1>", NoAnswer, 302),
 }

@@ -150,8 +150,9 @@ def retry_after(status: int | None, headers: Mapping[str, str], now: float) -> f
     """Return the seconds that an answer asks to wait, or None where it asks for nothing sensible.
 
     ``now`` is in epoch seconds and counts where the answer has no date of its own. ``Retry-After`` (seconds or a date)
-    counts on a 429 and a 503, ``x-ratelimit-reset`` (epoch seconds or milliseconds, or seconds from now) after it and
-    on a 429 only, as it may stand on any answer. https://developer.kustomer.com/docs/concepts/rate-limits
+    counts on a 429 and a 503. After it, ``x-ratelimit-reset`` (epoch seconds or milliseconds, or seconds from now)
+    counts on a 429 alone, and not while the organisation has requests left, as it is another limit's then.
+    https://developer.kustomer.com/docs/concepts/rate-limits
     """
     if status not in (429, 503):
         return None
@@ -159,7 +160,7 @@ def retry_after(status: int | None, headers: Mapping[str, str], now: float) -> f
     asked = headers.get("Retry-After")
     date = _http_date(asked)
     waits = [_number(asked), date and date - now]
-    if status == 429:
+    if status == 429 and headers.get("x-ratelimit-remaining") in (None, "0"):
         waits.append(_until_reset(_number(headers.get("x-ratelimit-reset")), now))
     return next((wait for wait in waits if wait is not None and 0 < wait <= LONGEST_WAIT_SECONDS), None)
 

@@ -26,12 +26,13 @@ def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
     ``stored`` is ``{"s3": key, "storage": name or nothing}``, ``path`` its place in the step's arguments. Return the
     copy, at its start; who asked closes it. Raise FileNotRead.
     """
+    import wmill  # a tenth of a second, which only a file from the storage pays
+
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
 
     def copy() -> None:
-        import wmill  # a tenth of a second, which only a file from the storage pays
-
         windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
+        windmill.client.event_hooks = {"response": [_refuse]}
         with windmill.client, windmill.load_s3_file_reader(wmill.S3Object(stored), None) as reader:
             while chunk := reader.read(CHUNK_BYTES):
                 file.write(chunk)
@@ -45,17 +46,38 @@ def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
 
 def write(stored: dict[str, Any], content: bytes, path: str = "body.file") -> None:
     """Write a whole file to the object storage, in place of what is there. Raise FileNotWritten."""
+    import wmill
+
     raw = io.BytesIO(content)
 
     def put() -> None:
-        import wmill
-
         windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
         with windmill.client:
             windmill.write_s3_file(wmill.S3Object(stored), io.BufferedReader(raw), None)
 
     if error := _watched(put, raw.tell):
         raise _failure(FileNotWritten, "written to", error, path)
+
+
+class _Refusal(Exception):
+    """What the storage answered instead of a file."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said)
+        self.status, self.said = status, said
+
+
+def _refuse(response: Any) -> None:
+    """Read the beginning of what is no file; wmill would read all of it, and take a redirect for an empty file."""
+    if response.status_code < 300:
+        return
+    said = b""
+    for chunk in response.iter_bytes(LONGEST_REASON):
+        said += chunk
+        if len(said) >= LONGEST_REASON:
+            break
+    token = response.request.headers["Authorization"].removeprefix("Bearer ")
+    raise _Refusal(response.status_code, said.decode("utf-8", "replace").replace(token, "[...]"))
 
 
 def _watched(work: Callable[[], None], moved: Callable[[], int]) -> Exception | None:
@@ -84,14 +106,11 @@ def _watched(work: Callable[[], None], moved: Callable[[], int]) -> Exception | 
 
 def _failure(kind: type[KustomerError], done_verb: str, error: Exception, path: str) -> KustomerError:
     error = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    response = getattr(error, "response", None)
-    status, said = None, str(error) if isinstance(error, TimeoutError) else ""
-    if response is not None:
-        # What the libraries say may quote the token too, so that only the server's own words are told.
-        token = response.request.headers["Authorization"].removeprefix("Bearer ")
-        status, said = response.status_code, " ".join(response.text.replace(token, "[...]").split())[:LONGEST_REASON]
+    # What the libraries say may quote the token, so that only our own words and the server's are told.
+    status = error.status if isinstance(error, _Refusal) else None
+    said = " ".join(str(error).split())[:LONGEST_REASON] if isinstance(error, (_Refusal, TimeoutError)) else ""
     passing = status >= 500 or status == 429 if status else not isinstance(error, (AssertionError, ValueError))
-    name = type(error).__name__
+    name = "refused" if status else type(error).__name__
     text = (
         f"{status}:" if status else "",
         f"The file could not be {done_verb} Windmill's object storage ({said or name}).",

@@ -150,7 +150,7 @@ class _Response(HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 100 <= status < 200:
+            if not 100 <= status < 200 or status == 101:  # what follows a 101 is no HTTP
                 return version, status, reason
             http.client.parse_headers(self.fp)
             self._incoming.restart_count()
