@@ -584,7 +584,7 @@ def test_what_is_not_there_is_answered_404(kustomer: Kustomer, path: str, parame
 
 def test_an_unknown_path_is_answered_404_to_a_post(kustomer: Kustomer) -> None:
     """Nothing else is created by accident."""
-    assert ask(kustomer, "POST", "/v1/messages/bulk", json=[BODY]).status_code == 404
+    assert ask(kustomer, "POST", "/v1/messages/batch", json=[BODY]).status_code == 404
     assert (kustomer.messages, kustomer.posts) == ([], [])
 
 

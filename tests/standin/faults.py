@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 _LINGER_NONE = struct.pack("ii", 1, 0)
 
 # What CloudFront and Kustomer's own edge put on every answer, and what S3 puts there.
-_EDGE = ("X-Kustomer-Pod", "X-Amz-Cf-Id", "x-amz-request-id", "x-amz-id-2")
+_EDGE = ("Date", "X-Kustomer-Pod", "X-Amz-Cf-Id", "x-amz-request-id", "x-amz-id-2")
 
 _GATEWAY_TIMEOUT = b"<html><head><title>504 Gateway Timeout</title></head><body></body></html>"
 

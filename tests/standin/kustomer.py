@@ -16,12 +16,13 @@ import threading
 from aiohttp import web
 
 from tests.standin.access import Seen
+from tests.standin.bulk import Bulk
 from tests.standin.faults import Answer, Fault, deliver
 from tests.standin.organisation import Organisation
 from tests.standin.records import Effect
 from tests.standin.uploads import UPLOAD_PATH, StoredFile
 
-__all__ = ["UPLOAD_PATH", "Fault", "Kustomer", "Seen", "StoredFile"]
+__all__ = ["UPLOAD_PATH", "Bulk", "Fault", "Kustomer", "Seen", "StoredFile"]
 
 # Requests still running at the end are cut short (seconds): nobody waits for them.
 _SHUTDOWN = 0.01

@@ -4,17 +4,17 @@ It answers requests and knows nothing of sockets; `tests.standin.kustomer` serve
 Kustomer's pages, cited where they stand; what no page says is said to be our choice.
 """
 
-import math
 import re
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-from urllib.parse import parse_qs
 
-from tests.standin.access import Access, Call, Route, Window
+from tests.standin.access import Access, Call, Key, Route, Seen, Window
+from tests.standin.bulk import Item, Jobs
 from tests.standin.faults import Answer
-from tests.standin.records import IDENTIFIERS, RELATED, Records, Resource, related, resource, timestamp
+from tests.standin.lists import listed
+from tests.standin.records import IDENTIFIERS, RELATED, Effect, Records, Resource, related, resource, timestamp
 from tests.standin.refusals import (
     ATTACHMENT,
     CONVERSATION,
@@ -24,7 +24,6 @@ from tests.standin.refusals import (
     not_found,
     parse,
     refusal,
-    refusal_at,
     validate,
 )
 from tests.standin.uploads import Bucket, StoredFile
@@ -32,9 +31,6 @@ from tests.standin.uploads import Bucket, StoredFile
 # developer.kustomer.com/docs/concepts/rate-limits: the messages, and the conversations, that one client creates
 # for one customer within 60 seconds.
 CUSTOMER_LIMIT = 120
-
-# Lists: developer.kustomer.com/kustomer-api-docs/reference/getmessage gives 100 a page unless told.
-PAGE_SIZE = 100
 
 # No page says how long an upload's policy lasts; this is the default of the library whose forms Kustomer's look
 # like (github.com/aws/aws-sdk-js/issues/1518).
@@ -48,6 +44,7 @@ CONVERSATION_READ = frozenset({"org.permission.conversation.read", "org.user.con
 CUSTOMER_CREATE = frozenset({"org.permission.customer.create", "org.user.customer.write"})
 CUSTOMER_READ = frozenset({"org.permission.customer.read", "org.user.customer.read"})
 ATTACHMENT_CREATE = MESSAGE_CREATE | {"org.permission.note.create", "org.user.note.write"}
+BULK_READ = frozenset({"org.permission.bulk.read", "org.user.bulk.read"})
 ATTACHMENT_READ = frozenset({"org.permission.attachment.read", "org.user.attachment.read"})
 ANY_KEY: frozenset[str] = frozenset()
 
@@ -73,26 +70,52 @@ class Organisation(Access):
         self.files: dict[str, StoredFile] = {}
         self._bucket = Bucket(lambda: self.now())
         self._records = Records()
-        self.messages = self._records.created["messages"]
-        self.conversations = self._records.created["conversations"]
-        self.customers = self._records.created["customers"]
         self.attachments = self._records.created["attachments"]
         # An id is the primary key, so that two can't share it.
-        self._unique = frozenset({"id", "externalId"} if unique_external_ids else {"id"})
-        self._unique_of_customers = IDENTIFIERS if unique_identifiers else frozenset()
+        unique = frozenset({"id", "externalId"} if unique_external_ids else {"id"})
+        self._unique = {
+            "messages": unique,
+            "conversations": unique,
+            "customers": IDENTIFIERS if unique_identifiers else frozenset(),
+        }
+        self.jobs = Jobs(self._store, self.org, lambda: self.now())
         self.clear()
 
     def clear(self) -> None:
         """Forget what was created and what was counted; seeds and keys stay."""
         super().clear()
         self._records.clear()
+        self.jobs.clear()
         self.files.clear()
         self._customer_windows: dict[tuple[str, str, str], Window] = defaultdict(Window)
         self._seed()
 
+    @property
+    def messages(self) -> list[Resource]:
+        """The messages that requests have created by now, oldest first, seeds not among them."""
+        return self._created("messages")
+
+    @property
+    def conversations(self) -> list[Resource]:
+        """The conversations that requests have created by now."""
+        return self._created("conversations")
+
+    @property
+    def customers(self) -> list[Resource]:
+        """The customers that requests have created by now."""
+        return self._created("customers")
+
     def timeline(self, conversation: str) -> list[Resource]:
         """List the conversation's messages by `createdAt`, seeded ones included."""
-        return self._records.timeline(conversation)
+        with self.lock:
+            self.jobs.run()
+            return self._records.timeline("conversation", conversation)
+
+    def answer(self, seen: Seen, effect: Effect = "stored") -> Answer:
+        """Answer one request, after what its bulk jobs have done by now."""
+        with self.lock:
+            self.jobs.run()
+            return super().answer(seen, effect)
 
     def keep_file(self, attachment: str, file: StoredFile) -> None:
         """Keep what was uploaded; S3 replaces what it has under the same key."""
@@ -108,11 +131,7 @@ class Organisation(Access):
         """
         given = parse(call.headers, call.body)
         validate(MESSAGE, given)
-        if "org.admin" not in call.key.roles and (barred := [name for name in ADMIN_FIELDS if name in given]):
-            raise refusal(403, "forbidden", f"Setting {', '.join(barred)} requires the role org.admin")
-        message = self._message(given, call.key.user)
-        self._create(call, "messages", message, self._unique)
-        return Answer.of(201, {"data": message})
+        return self._create(call, "messages", given)
 
     def create_conversation(self, call: Call) -> Answer:
         """POST /v1/conversations (developer.kustomer.com/api/core-resources/create-conversation).
@@ -121,19 +140,13 @@ class Organisation(Access):
         """
         given = parse(call.headers, call.body)
         validate(CONVERSATION, given)
-        if not self._records.find("customers", "id", given["customer"]):
-            raise not_found("customer")
-        conversation = self._conversation(given, call.key.user)
-        self._create(call, "conversations", conversation, self._unique)
-        return Answer.of(201, {"data": conversation})
+        return self._create(call, "conversations", given)
 
     def create_customer(self, call: Call) -> Answer:
         """POST /v1/customers (developer.kustomer.com/api/core-resources/create-customer)."""
         given = parse(call.headers, call.body)
         validate(CUSTOMER, given)
-        customer = self._customer(given, call.key.user)
-        self._create(call, "customers", customer, self._unique_of_customers)
-        return Answer.of(201, {"data": customer})
+        return self._create(call, "customers", given)
 
     def create_attachment(self, call: Call) -> Answer:
         """POST /v1/attachments (developer.kustomer.com/api/core-resources/create-attachment).
@@ -144,7 +157,8 @@ class Organisation(Access):
         given = parse(call.headers, call.body)
         validate(ATTACHMENT, given)
         attachment = self._attachment(given)
-        self._create(call, "attachments", attachment, frozenset())
+        if call.effect == "stored":
+            self._records.create("attachments", attachment)
         if "externalUrl" in given:
             return Answer.of(201, {"data": attachment})
         fields = self._bucket.form(
@@ -163,34 +177,20 @@ class Organisation(Access):
             return Answer.of(200, {"data": found})
         if call.effect == "stored":
             self._records.appear(collection, parameter, call.value)
+            self.jobs.appear(collection, parameter, call.value)
         raise not_found(parameter)
 
-    def list_messages(self, call: Call) -> Answer:
-        """GET /v1/conversations/{id}/messages?page=&pageSize=: a page of its timeline, links to others."""
-        timeline = self.timeline(call.value)
-        if not timeline and not self._records.find("conversations", "id", call.value):
+    def list_messages(self, call: Call, owner: str) -> Answer:
+        """GET /v1/conversations/{id}/messages?page=&pageSize=&sort=, and the same for customers.
+
+        What comes late appears only in the next list.
+        """
+        messages = self._records.timeline(owner, call.value)
+        if not messages and not self._records.find(f"{owner}s", "id", call.value):
             raise not_found("id")
-        page, size = _number(call.query, "page", 1), _number(call.query, "pageSize", PAGE_SIZE)
-        last = max(1, math.ceil(len(timeline) / size))
-
-        def link(at: int) -> str | None:
-            path = f"/v1/conversations/{call.value}/messages?page={at}&pageSize={size}"
-            return path if 1 <= at <= last else None
-
-        return Answer.of(
-            200,
-            {
-                "data": timeline[(page - 1) * size : page * size],
-                "meta": {"page": page, "pageSize": size, "totalPages": last, "total": len(timeline)},
-                "links": {
-                    "self": link(page),
-                    "first": link(1),
-                    "prev": link(page - 1),
-                    "next": link(page + 1),
-                    "last": link(last),
-                },
-            },
-        )
+        answer = listed(call, f"/v1/{owner}s/{call.value}/messages", messages)
+        self.jobs.appear("messages", owner, call.value)
+        return answer
 
     def current_token(self, call: Call) -> Answer:
         """GET /v1/auth/tokens/current: any valid key (developer.kustomer.com/docs/get-started/quickstart)."""
@@ -209,20 +209,43 @@ class Organisation(Access):
         relations = {"org": self.org, "user": call.key.user}
         return Answer.of(200, {"data": resource("token", "auth/tokens", "current", attributes, relations)})
 
-    def _create(self, call: Call, collection: str, new: Resource, unique: frozenset[str]) -> None:
-        """Store what is new, unless an identifier is taken or the customer's limit is used up."""
+    def _created(self, collection: str) -> list[Resource]:
+        with self.lock:
+            self.jobs.run()
+            return self._records.created[collection]
+
+    def _admit(self, key: Key, collection: str, given: Mapping[str, Any]) -> None:
+        """Refuse what only an administrator may set."""
+        barred = [name for name in ADMIN_FIELDS if name in given] if collection == "messages" else []
+        if barred and "org.admin" not in key.roles:
+            raise refusal(403, "forbidden", f"Setting {', '.join(barred)} requires the role org.admin")
+
+    def _create(self, call: Call, collection: str, given: Mapping[str, Any]) -> Answer:
+        """Create what a valid body gives."""
+        self._admit(call.key, collection, given)
+        return Answer.of(201, {"data": self._store(collection, given, call.key.user, self.now(), call.effect)})
+
+    def _store(
+        self, collection: str, given: Mapping[str, Any], user: str, at: float, effect: Effect = "stored"
+    ) -> Resource:
+        """Store what a valid body gives, unless an identifier is taken or the customer's limit is used up."""
+        if collection == "conversations" and not self._records.find("customers", "id", given["customer"]):
+            raise not_found("customer")
+        make = {"messages": self._message, "conversations": self._conversation, "customers": self._customer}
+        new, unique = make[collection](given, user, at), self._unique[collection]
         if taken := self._records.taken(collection, new, unique):
             raise conflict(taken)
         customer = related(new, "customer")
         # The pages of create-message and create-conversation: a body with importedAt is exempt from the limit.
-        if customer and "importedAt" not in new["attributes"] and call.effect != "none":
-            window = self._customer_windows[collection, call.key.user, customer]
-            if not window.take(CUSTOMER_LIMIT, self.now()):
+        if customer and "importedAt" not in new["attributes"] and effect != "none":
+            window = self._customer_windows[collection, user, customer]
+            if not window.take(CUSTOMER_LIMIT, at):
                 raise refusal(429, "too_many_requests", f"Too many {collection} created for this customer")
-        if call.effect == "stored":
+        if effect == "stored":
             self._records.create(collection, new)
-        if call.effect == "late":
+        if effect == "late":
             self._records.delay(collection, new, unique)
+        return new
 
     def _seed(self) -> None:
         """A customer with an open conversation of yesterday."""
@@ -251,22 +274,23 @@ class Organisation(Access):
             message = self._message({**both, "direction": direction, "preview": text}, user, at + later)
             self._records.seed("messages", message)
 
-    def _message(self, given: Mapping[str, Any], user: str, at: float | None = None) -> Resource:
+    def _message(self, given: Mapping[str, Any], user: str, at: float) -> Resource:
         """Make a message of a valid body; no page says which defaults are filled in, captures have these."""
-        direction = given["direction"]
+        direction = given.get("direction", "in")
         position = "followup" if self._records.begun(given.get("conversation", "")) else "initial"
         attributes = {
+            "direction": direction,
             "status": "received" if direction == "in" else "sent",
             "directionType": f"{position}-{direction}",
             "auto": False,
-            "sentAt": timestamp(self.now() if at is None else at),
+            "sentAt": timestamp(at),
         }
         # A message without a customer belongs to its conversation's.
         conversation = self._records.find("conversations", "id", given.get("conversation", ""))
         owner = {"customer": related(conversation, "customer")} if conversation else {}
         return self._resource("message", {**attributes, **given}, user, at, owner)
 
-    def _conversation(self, given: Mapping[str, Any], user: str, at: float | None = None) -> Resource:
+    def _conversation(self, given: Mapping[str, Any], user: str, at: float) -> Resource:
         """Make a conversation of a valid body; what is counted in it stays at nothing here."""
         attributes: dict[str, Any] = {
             "status": "open",
@@ -281,7 +305,7 @@ class Organisation(Access):
         }
         return self._resource("conversation", {**attributes, **given}, user, at)
 
-    def _customer(self, given: Mapping[str, Any], user: str, at: float | None = None) -> Resource:
+    def _customer(self, given: Mapping[str, Any], user: str, at: float) -> Resource:
         """Make a customer of a valid body, with lists and the revision that captured answers have."""
         lists = ("externalIds", "emails", "phones", "socials", "urls", "locations", "tags")
         shared = ("sharedExternalIds", "sharedEmails", "sharedPhones", "sharedSocials")
@@ -303,15 +327,15 @@ class Organisation(Access):
         kind: str,
         given: Mapping[str, Any],
         user: str,
-        at: float | None,
+        at: float,
         relations: Mapping[str, str] | None = None,
     ) -> Resource:
-        """Make a resource of what a body gives; else it was made now, by `user`, and has these `relations`."""
-        now = timestamp(self.now() if at is None else at)
+        """Make a resource of what a body gives; else it was made then, by `user`, and has these `relations`."""
+        made = timestamp(at)
         attributes = {
-            "createdAt": now,
-            "updatedAt": now,
-            "modifiedAt": now,
+            "createdAt": made,
+            "updatedAt": made,
+            "modifiedAt": made,
             **{name: value for name, value in given.items() if name not in RELATED and name != "id"},
         }
         named = {name: given[name] for name in RELATED if name in given}
@@ -327,11 +351,29 @@ class Organisation(Access):
         def look_up(collection: str, parameter: str) -> Callable[[Call], Answer]:
             return lambda call: self.look_up(call, collection, parameter)
 
+        def messages_of(owner: str) -> Callable[[Call], Answer]:
+            return lambda call: self.list_messages(call, owner)
+
+        def submit(collection: str) -> Callable[[Call], Answer]:
+            def admit(call: Call) -> Callable[[Item], None]:
+                return lambda item: self._admit(call.key, collection, item)
+
+            return lambda call: self.jobs.submit(call, collection, admit(call))
+
         yield route("POST", "/v1/messages", MESSAGE_CREATE, self.create_message)
         yield route("POST", "/v1/conversations", CONVERSATION_CREATE, self.create_conversation)
         yield route("POST", "/v1/customers", CUSTOMER_CREATE, self.create_customer)
         yield route("POST", "/v1/attachments", ATTACHMENT_CREATE, self.create_attachment)
-        yield route("GET", "/v1/conversations/{value}/messages", MESSAGE_READ, self.list_messages)
+        for collection, roles in (
+            ("messages", MESSAGE_CREATE),
+            ("conversations", CONVERSATION_CREATE),
+            ("customers", CUSTOMER_CREATE),
+        ):
+            yield route("POST", f"/v1/{collection}/bulk", roles, submit(collection))
+        yield route("GET", "/v1/bulk/{value}", BULK_READ, lambda call: self.jobs.read(call))
+        yield route("GET", "/v1/bulk/{value}/batches", BULK_READ, lambda call: self.jobs.read_batches(call))
+        for owner in ("conversation", "customer"):
+            yield route("GET", f"/v1/{owner}s/{{value}}/messages", MESSAGE_READ, messages_of(owner))
         yield route("GET", "/v1/auth/tokens/current", ANY_KEY, self.current_token)
         yield route("GET", "/v1/customers/email={value}", CUSTOMER_READ, look_up("customers", "email"))
         yield route("GET", "/v1/customers/phone={value}", CUSTOMER_READ, look_up("customers", "phone"))
@@ -344,11 +386,3 @@ class Organisation(Access):
             yield route("GET", f"/v1/{collection}/external[iI]d={{value}}", roles, look_up(collection, "externalId"))
             yield route("GET", f"/v1/{collection}/{{value}}", roles, look_up(collection, "id"))
         yield route("GET", "/v1/attachments/{value}", ATTACHMENT_READ, look_up("attachments", "id"))
-
-
-def _number(query: str, name: str, default: int) -> int:
-    """Read a whole number of at least 1 from the query."""
-    given = parse_qs(query).get(name, [str(default)])[0]
-    if not re.fullmatch("0*[1-9][0-9]{0,8}", given):
-        raise refusal_at(400, {"source": {"parameter": name}, "code": "badparam", "title": "Invalid type"})
-    return int(given)

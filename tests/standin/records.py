@@ -1,5 +1,6 @@
 """What an organisation has on record: resources as Kustomer's API shows them, each found by what identifies it."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -74,7 +75,8 @@ class Records:
         """Start with nothing; `created` has what requests created, oldest first, seeds not among it."""
         self.created: dict[str, list[Resource]] = {collection: [] for collection in COLLECTIONS}
         self._found: dict[tuple[str, str, str], Resource] = {}  # (collection, parameter, value)
-        self._timelines: dict[str, list[Resource]] = {}
+        # The messages of each conversation and each customer.
+        self._timelines: defaultdict[tuple[str, str], list[Resource]] = defaultdict(list)
         self._late: list[tuple[str, Resource, frozenset[str]]] = []
 
     def clear(self) -> None:
@@ -89,27 +91,30 @@ class Records:
         """Give the resource that `parameter` identifies, compared as text."""
         return self._found.get((collection, parameter, value))
 
-    def timeline(self, conversation: str) -> list[Resource]:
-        """List the conversation's messages by `createdAt`."""
-        messages = self._timelines.get(conversation, ())
+    def timeline(self, owner: str, at: str) -> list[Resource]:
+        """List the messages of a conversation or a customer by `createdAt`."""
+        messages = self._timelines.get((owner, at), ())
         return sorted(messages, key=lambda message: _instant(message["attributes"]["createdAt"]))
 
     def begun(self, conversation: str) -> bool:
         """Tell whether the conversation has messages."""
-        return conversation in self._timelines
+        return ("conversation", conversation) in self._timelines
 
     def taken(self, collection: str, new: Resource, unique: frozenset[str]) -> list[str]:
         """Name those of the `unique` parameters that identify another resource already."""
-        given = [(name, value) for name, value in _identifiers(new) if name in unique]
+        found = identifiers(new["id"], new["attributes"])
+        given = [(name, value) for name, value in found if name in unique]
         return list(dict.fromkeys(name for name, value in given if (collection, name, value) in self._found))
 
     def seed(self, collection: str, new: Resource) -> None:
         """Put on record what was there before."""
-        for name, value in _identifiers(new):
+        for name, value in identifiers(new["id"], new["attributes"]):
             # Of duplicates, the first is found; which one Kustomer gives is not documented.
             self._found.setdefault((collection, name, value), new)
-        if collection == "messages" and "conversation" in new["relationships"]:
-            self._timelines.setdefault(related(new, "conversation"), []).append(new)
+        if collection == "messages":
+            for owner in ("conversation", "customer"):
+                if at := related(new, owner):
+                    self._timelines[owner, at].append(new)
 
     def create(self, collection: str, new: Resource) -> None:
         """Put on record what a request created."""
@@ -124,17 +129,16 @@ class Records:
         """Put on record the late one that a look-up has just missed, unless it came too late for its identifiers."""
         for late in self._late:
             found_in, new, unique = late
-            if found_in == collection and (parameter, value) in _identifiers(new):
+            if found_in == collection and (parameter, value) in identifiers(new["id"], new["attributes"]):
                 self._late.remove(late)
                 if not self.taken(collection, new, unique):
                     self.create(collection, new)
                 return
 
 
-def _identifiers(of: Resource) -> Iterator[tuple[str, str]]:
-    """Give what a resource is found by: parameters and their values."""
-    yield "id", of["id"]
-    attributes = of["attributes"]
+def identifiers(at: str, attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Give what a resource with the id `at` is found by: parameters and their values."""
+    yield "id", at
     if attributes.get("externalId") is not None:
         yield "externalId", attributes["externalId"]
     for items, parameter, parts in _IDENTIFIERS:

@@ -56,21 +56,42 @@ def _is_external_url(value: object) -> bool:
     return url.scheme == "https" and bool(url.hostname) and "@" not in url.netloc
 
 
-def _validator(operation: str) -> Draft202012Validator:
+def _schema(operation: str) -> dict[str, Any]:
     """Read Kustomer's published rules for the body of one operation."""
-    schema = json.loads(Path(__file__).with_name(f"{operation}.schema.json").read_text("utf-8"))
+    schema: dict[str, Any] = json.loads(Path(__file__).with_name(f"{operation}.schema.json").read_text("utf-8"))
     if "custom" in schema["properties"]:
         # What an organisation defines follows the same rules everywhere, and stands in one place.
         schema["properties"]["custom"] = _CUSTOM
+    return schema
+
+
+def _validator(schema: Mapping[str, Any]) -> Draft202012Validator:
     return Draft202012Validator(schema, format_checker=_FORMATS)
+
+
+def _bulk_validator(operation: str, *optional: str) -> Draft202012Validator:
+    """Give the rules for an array of bodies of one operation, which need not have what is `optional` here.
+
+    The pages of the bulk operations publish the rules of the single one for each item, but for these, and describe
+    _clientRef apart from them.
+    """
+    item = _schema(operation)
+    item["properties"]["_clientRef"] = {}
+    item["required"] = [name for name in item.get("required", ()) if name not in optional]
+    return _validator({"type": "array", "maxItems": 100, "items": item})
 
 
 _CUSTOM = json.loads(Path(__file__).with_name("create-message.schema.json").read_text("utf-8"))["properties"]["custom"]
 # The pages of the same names under developer.kustomer.com/api/core-resources.
-MESSAGE = _validator("create-message")
-CUSTOMER = _validator("create-customer")
-CONVERSATION = _validator("create-conversation")
-ATTACHMENT = _validator("create-attachment")
+MESSAGE = _validator(_schema("create-message"))
+CUSTOMER = _validator(_schema("create-customer"))
+CONVERSATION = _validator(_schema("create-conversation"))
+ATTACHMENT = _validator(_schema("create-attachment"))
+BULK = {
+    "messages": _bulk_validator("create-message", "direction"),
+    "customers": _bulk_validator("create-customer"),
+    "conversations": _bulk_validator("create-conversation"),
+}
 
 
 class RefusedError(Exception):
@@ -102,18 +123,18 @@ def conflict(parameters: Iterable[str]) -> RefusedError:
     return refusal_at(409, *({"source": {"parameter": p}, "code": "conflict", "title": "Conflict"} for p in parameters))
 
 
-def parse(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-    """Read the body as a JSON object, strictly."""
-    if len(body) > MAX_BODY:
-        raise refusal(413, "payload_too_large", "Request body exceeds 100 kB")
+def parse(headers: Mapping[str, str], body: bytes, kind: type = dict, limit: int = MAX_BODY) -> Any:
+    """Read the body as JSON, strictly: an object, or a list."""
+    if len(body) > limit:
+        raise refusal(413, "payload_too_large", f"Request body exceeds {limit // 1000} kB")
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         raise refusal(400, "bad_request", "Content-Type must be application/json")
     try:
         given = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise refusal(400, "bad_request", "Invalid JSON") from error
-    if not isinstance(given, dict):
-        raise refusal(400, "bad_request", "The body must be a JSON object")
+    if not isinstance(given, kind):
+        raise refusal(400, "bad_request", f"The body must be a JSON {'array' if kind is list else 'object'}")
     return given
 
 
@@ -121,7 +142,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def validate(validator: Draft202012Validator, given: Mapping[str, Any]) -> None:
+def validate(validator: Draft202012Validator, given: Any) -> None:
     """Refuse what violates the schema, with an entry for each violation."""
     entries = [entry for error in validator.iter_errors(given) for entry in _violations(error)]
     if entries:
