@@ -338,3 +338,191 @@ def test_a_submit_may_be_carried_out_after_somebody_has_looked(kustomer: Kustome
     assert made == []
     kustomer.advance(60)
     assert len(getattr(kustomer, collection)) == 2
+
+
+# What no page says
+
+
+@pytest.mark.parametrize("order", ["given", "reversed", 1, 2])
+def test_a_jobs_items_are_stored_in_any_order(kustomer: Kustomer, order: Any) -> None:
+    """Reversed unless told; a number shuffles, always alike."""
+    given = [f"m{at}" for at in range(100)]
+    orders = []
+    for bulk in (Bulk(order=order), Bulk(order=order), Bulk()):
+        kustomer.clear()
+        kustomer.jobs.bulk = bulk
+        run(kustomer, messages(kustomer, 100))
+        orders.append(ids(kustomer))
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == sorted(given)
+    assert {"given": orders[0] == given, "reversed": orders[0] == given[::-1]}.get(order, orders[0] != given)
+    assert orders[2] == given[::-1]
+    assert batches(kustomer, kustomer.jobs.submitted[0].id)[0]["objectIds"][0] == kustomer.messages[0]["id"]
+
+
+def test_jobs_run_side_by_side(kustomer: Kustomer) -> None:
+    """Each waits for its own delay, and one may overtake another."""
+    kustomer.jobs.next(Bulk("given", delay=30), "messages")
+    kustomer.jobs.next(Bulk("given", delay=10, per_item=10), "messages")
+    slow, steady = messages(kustomer, 1), messages(kustomer, 3)
+    slow[0]["externalId"] = "slow"
+    submit(kustomer, slow)
+    submit(kustomer, steady)
+    kustomer.advance(100)
+    assert ids(kustomer) == ["m0", "m1", "slow", "m2"]
+    times = [message["attributes"]["createdAt"] for message in kustomer.messages]
+    assert times == sorted(times)
+
+
+def test_a_job_on_a_clock_that_runs_needs_no_help() -> None:
+    """By itself, in real time."""
+    with Kustomer() as kustomer:
+        kustomer.jobs.bulk = Bulk(delay=0, per_item=0)
+        submit(kustomer, messages(kustomer, 3))
+        assert len(kustomer.messages) == 3
+
+
+@pytest.mark.parametrize(
+    ("after", "stored", "status", "complete"),
+    [(0, 0, "queued", 0), (50, 50, "running", 1), (100, 100, "running", 2)],
+)
+def test_a_job_may_be_stuck(kustomer: Kustomer, after: int, stored: int, status: str, complete: int) -> None:
+    """Before it starts, half-way, or after all is stored; the next one isn't."""
+    kustomer.jobs.next(Bulk(stuck_after=after), "messages")
+    job = submit(kustomer, messages(kustomer, 100)).json()["data"]["id"]
+    kustomer.advance(86_400)
+    assert len(kustomer.messages) == stored
+    assert (told(kustomer, job)["status"], told(kustomer, job)["completed"]) == (status, False)
+    assert told(kustomer, job)["batches"]["complete"] == complete
+    assert len(results(kustomer, job)) == 40 * complete
+    assert len(run(kustomer, messages(kustomer, 3))) == 3
+
+
+def test_the_next_job_of_a_collection_can_be_told_apart(kustomer: Kustomer) -> None:
+    """Others go as usual, and `clear` forgets it."""
+    kustomer.jobs.next(Bulk(stuck_after=0), "messages")
+    assert run(kustomer, [{"_clientRef": "1"}], "customers")["1"]["status"] == "created"
+    kustomer.clear()
+    assert run(kustomer, messages(kustomer, 1))["m0"]["status"] == "created"
+
+
+def test_some_items_of_a_job_may_fail(kustomer: Kustomer) -> None:
+    """With a text; the others are stored."""
+    kustomer.jobs.bulk = Bulk(fails=lambda item: "Internal error" if item["externalId"] == "m1" else None)
+    found = run(kustomer, messages(kustomer, 3))
+    assert found["m1"] == {"_clientRef": "m1", "status": "error", "error": "Internal error"}
+    assert sorted(ids(kustomer)) == ["m0", "m2"]
+
+
+def test_results_may_be_missing(kustomer: Kustomer) -> None:
+    """Absent although there were references; or batches that are no resources."""
+    kustomer.jobs.bulk = Bulk(results=False)
+    job = submit(kustomer, messages(kustomer, 3)).json()["data"]["id"]
+    kustomer.jobs.bulk = Bulk(flat=True)
+    flat = submit(kustomer, messages(kustomer, 3)).json()["data"]["id"]
+    kustomer.advance(60)
+    [batch] = batches(kustomer, job)
+    assert ("results" in batch, len(batch["objectIds"]), batch["successCount"]) == (False, 3, 3)
+    [batch] = ask(kustomer, "GET", f"/v1/bulk/{flat}/batches").json()["data"]
+    assert ("attributes" in batch, len(batch["results"])) == (False, 3)
+
+
+def test_jobs_and_batches_may_be_gone(kustomer: Kustomer) -> None:
+    """After a while, or at once."""
+    kustomer.jobs.bulk = Bulk(kept=100, batches_kept=50)
+    job = submit(kustomer, messages(kustomer, 3)).json()["data"]["id"]
+    for seconds, statuses in ((49, (200, 200)), (1, (200, 404)), (50, (404, 404))):
+        kustomer.advance(seconds)
+        paths = (f"/v1/bulk/{job}", f"/v1/bulk/{job}/batches")
+        assert tuple(ask(kustomer, "GET", path).status_code for path in paths) == statuses
+    assert len(kustomer.messages) == 3
+
+
+def test_a_submit_may_be_100_kb_or_as_told(kustomer: Kustomer) -> None:
+    """As any body; whether more is allowed isn't documented."""
+    items = messages(kustomer, 100, preview="x" * 1000)
+    assert submit(kustomer, items).status_code == 413
+    kustomer.jobs.max_body = 1_000_000
+    assert submit(kustomer, items).status_code == 201
+    big = {**MESSAGE, "direction": "in", "meta": {"x": "x" * 100_000}}
+    assert ask(kustomer, "POST", "/v1/messages", json=big).status_code == 413
+
+
+def test_what_was_stored_may_show_later(kustomer: Kustomer) -> None:
+    """In look-ups and lists; its identifiers are taken all the same."""
+    kustomer.lag = 5
+    kustomer.jobs.bulk = Bulk(delay=0, per_item=0)
+    submit(kustomer, messages(kustomer, 1))
+    submit(kustomer, [{"externalId": "7"}], "customers")
+    mine = submit(kustomer, [{"externalId": "7", "_clientRef": "7"}], "customers").json()["data"]["id"]
+    thread = f"/v1/conversations/{kustomer.conversation}/messages"
+    for seconds, status, count in ((4, 404, 2), (1, 200, 3)):
+        kustomer.advance(seconds)
+        assert ask(kustomer, "GET", "/v1/messages/externalId=m0").status_code == status
+        assert ask(kustomer, "GET", "/v1/customers/externalId=7").status_code == status
+        assert len(ask(kustomer, "GET", thread).json()["data"]) == count
+        assert results(kustomer, mine)["7"]["error"] == "duplicate detected"
+    assert len(kustomer.timeline(kustomer.conversation)) == 3
+
+
+@pytest.mark.parametrize("reopens", [True, False])
+def test_an_imported_message_reopens_its_conversation_or_not(kustomer: Kustomer, reopens: bool) -> None:
+    """One of the customer's; one that isn't imported always does, one of the team's never."""
+    kustomer.imports_reopen = reopens
+
+    def status(**fields: Any) -> str:
+        kustomer.clear()
+        done = {"customer": kustomer.customer, "status": "done", "_clientRef": "1"}
+        conversation = run(kustomer, [done], "conversations")["1"]["objectId"]
+        run(kustomer, [{**MESSAGE, "conversation": conversation, "_clientRef": "1", **fields}])
+        return str(kustomer.conversations[0]["attributes"]["status"])
+
+    assert status(importedAt=DATE, direction="in") == ("open" if reopens else "done")
+    assert status(importedAt=DATE, direction="out") == "done"
+    assert status(direction="in") == "open"
+
+
+# The organisation's limit
+
+
+def test_agents_use_up_the_limit_beside_the_callers() -> None:
+    """Evenly spread over the minute, and seen in what is left."""
+    with Kustomer(limit=500, agents=120) as kustomer:
+        kustomer.advance(0)
+
+        def left() -> int:
+            return int(ask(kustomer, "GET", "/v1/x").headers["x-ratelimit-remaining"])
+
+        assert left() == 499
+        kustomer.advance(30.1)
+        assert left() == 499 - 60 - 1
+        assert kustomer.lowest_remaining == 438
+        kustomer.advance(60)
+        assert left() == 438, "in a window of its own"
+        assert (kustomer.lowest_remaining, kustomer.agents_refused) == (438, 0)
+
+
+def test_agents_are_refused_when_a_caller_has_used_up_the_limit() -> None:
+    """Until the window ends; then nobody is."""
+    with Kustomer(limit=10, agents=6) as kustomer:
+        kustomer.advance(0)
+        statuses = [ask(kustomer, "GET", "/v1/x").status_code for _ in range(11)]
+        assert statuses == [404] * 10 + [429]
+        assert kustomer.lowest_remaining == 0
+        kustomer.advance(59.9)
+        assert kustomer.agents_refused == 5
+        kustomer.advance(60)
+        assert kustomer.agents_refused == 5
+        kustomer.clear()
+        assert (kustomer.lowest_remaining, kustomer.agents_refused) == (10, 0)
+
+
+def test_every_answer_may_say_when_the_limit_ends(kustomer: Kustomer) -> None:
+    """By the clock of the stand-in, on which its answers are dated too."""
+    kustomer.now = lambda: 1_800_000_000
+    assert "x-ratelimit-reset" not in ask(kustomer, "GET", "/v1/x").headers
+    kustomer.tell_reset = True
+    kustomer.advance(20)
+    answer = ask(kustomer, "GET", "/v1/x")
+    assert answer.headers["x-ratelimit-reset"] == "1800000060"
+    assert answer.headers["Date"] == "Fri, 15 Jan 2027 08:00:20 GMT"

@@ -5,7 +5,6 @@ Facts come from Kustomer's pages, cited where they stand; what no page says is s
 
 import base64
 import json
-import math
 import re
 import secrets
 import threading
@@ -17,12 +16,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from tests.standin.faults import Answer
+from tests.standin.limit import ORG_LIMIT, Budget
 from tests.standin.records import Effect
 from tests.standin.refusals import RefusedError, refusal, refusal_at
-
-# developer.kustomer.com/docs/concepts/rate-limits: the requests of an Enterprise organisation within 60 seconds.
-ORG_LIMIT = 1000
-WINDOW = 60
 
 # What a key with every role that is needed here may do.
 _FULL = frozenset(
@@ -69,23 +65,6 @@ class Key:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass
-class Window:
-    """Counts what falls within one window of 60 seconds, which starts with the first thing counted."""
-
-    start: float = -math.inf
-    used: int = 0
-
-    def take(self, limit: int, now: float) -> bool:
-        """Count one more at `now` (epoch seconds), unless the limit is used up."""
-        if not self.start <= now < self.start + WINDOW:
-            self.start, self.used = now, 0
-        if self.used >= limit:
-            return False
-        self.used += 1
-        return True
-
-
 @dataclass(frozen=True)
 class Call:
     """A request of a known key that has passed the organisation's limit."""
@@ -111,15 +90,19 @@ class Route:
 class Access:
     """The way in: a request gets to its call if its key, the limit and the key's roles let it."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
-        """Make keys; of the routes that fit a request, the first is taken."""
-        self.org_limit = ORG_LIMIT
+    def __init__(self, routes: Iterable[Route], limit: int = ORG_LIMIT, agents: int = 0) -> None:
+        """Make keys; of the routes that fit a request, the first is taken.
+
+        `limit` is the organisation's, in requests a minute, of which its agents use up so many.
+        """
+        # Whether every answer has x-ratelimit-reset, as the portal's sample has, or only the refusal, as clients say.
+        self.tell_reset = False
         self.now: Callable[[], float] = time.time
         # Requests are answered in a thread of their own, while a test looks and turns the clock.
         self.lock = threading.RLock()
         self.org = secrets.token_hex(12)
         self._routes = tuple(routes)
-        self._org_window = Window()
+        self._budget = Budget(limit, agents)
         self._by_token: dict[str, Key] = {}
         self.keys = {
             name: self._mint(name, roles, why)
@@ -137,6 +120,27 @@ class Access:
         """Make another key with exactly these roles; `attributes` are what it says of itself besides."""
         return self._mint(name, frozenset(roles), attributes=attributes)
 
+    @property
+    def org_limit(self) -> int:
+        """The organisation's requests a minute, of agents and integrations together."""
+        return self._budget.limit
+
+    @org_limit.setter
+    def org_limit(self, limit: int) -> None:
+        self._budget.limit = limit
+
+    @property
+    def lowest_remaining(self) -> int:
+        """The fewest requests that any answer said were left."""
+        return self._budget.lowest
+
+    @property
+    def agents_refused(self) -> int:
+        """How many requests of agents have found nothing left by now."""
+        with self.lock:
+            self._budget.let_agents_work(self.now())
+            return self._budget.agents_refused
+
     def advance(self, seconds: float) -> None:
         """Hold the clock, if it isn't held yet, and let so many seconds pass on it."""
         with self.lock:
@@ -145,7 +149,7 @@ class Access:
 
     def clear(self) -> None:
         """Forget what was counted; the keys stay."""
-        self._org_window = Window()
+        self._budget.clear()
 
     def answer(self, seen: Seen, effect: Effect = "stored") -> Answer:
         """Answer one request, with the headers that every answer has."""
@@ -184,12 +188,13 @@ class Access:
         return key
 
     def _count(self, headers: dict[str, str]) -> None:
-        """Count a request of the organisation; x-ratelimit-reset is in epoch seconds, and only on its 429."""
-        within = self._org_window.take(self.org_limit, self.now())
-        headers["x-ratelimit-limit"] = str(self.org_limit)
-        headers["x-ratelimit-remaining"] = str(max(0, self.org_limit - self._org_window.used))
+        """Count a request of the organisation. That x-ratelimit-reset is in epoch seconds is our choice."""
+        within = self._budget.take(self.now())
+        headers["x-ratelimit-limit"] = str(self._budget.limit)
+        headers["x-ratelimit-remaining"] = str(self._budget.remaining)
+        if self.tell_reset or not within:
+            headers["x-ratelimit-reset"] = str(self._budget.resets)
         if not within:
-            headers["x-ratelimit-reset"] = str(math.ceil(self._org_window.start + WINDOW))
             raise refusal(429, "too_many_requests", "API rate limit of the organization exceeded")
 
     def _dispatch(self, key: Key, seen: Seen, effect: Effect) -> Answer:

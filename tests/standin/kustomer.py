@@ -18,6 +18,7 @@ from aiohttp import web
 from tests.standin.access import Seen
 from tests.standin.bulk import Bulk
 from tests.standin.faults import Answer, Fault, deliver
+from tests.standin.limit import ORG_LIMIT
 from tests.standin.organisation import Organisation
 from tests.standin.records import Effect
 from tests.standin.uploads import UPLOAD_PATH, StoredFile
@@ -45,6 +46,8 @@ class Kustomer(Organisation):
         *,
         unique_external_ids: bool = False,
         unique_identifiers: bool = True,
+        limit: int = ORG_LIMIT,
+        agents: int = 0,
     ) -> None:
         """Prepare; with `tls` it serves HTTPS, as localhost. For the other options see `Organisation`."""
         self.url = ""
@@ -55,7 +58,12 @@ class Kustomer(Organisation):
         self._connections: dict[object, int] = {}
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._started = threading.Event()
-        super().__init__(unique_external_ids=unique_external_ids, unique_identifiers=unique_identifiers)
+        super().__init__(
+            unique_external_ids=unique_external_ids,
+            unique_identifiers=unique_identifiers,
+            limit=limit,
+            agents=agents,
+        )
 
     def __enter__(self) -> "Kustomer":
         """Start to serve."""

@@ -10,11 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tests.standin.access import Access, Call, Key, Route, Seen, Window
+from tests.standin.access import Access, Call, Key, Route, Seen
 from tests.standin.bulk import Item, Jobs
 from tests.standin.faults import Answer
+from tests.standin.limit import ORG_LIMIT, Window
 from tests.standin.lists import listed
-from tests.standin.records import IDENTIFIERS, RELATED, Effect, Records, Resource, related, resource, timestamp
+from tests.standin.records import IDENTIFIERS, Effect, Records, Resource, related, resource, timestamp
 from tests.standin.refusals import (
     ATTACHMENT,
     CONVERSATION,
@@ -26,6 +27,7 @@ from tests.standin.refusals import (
     refusal,
     validate,
 )
+from tests.standin.shapes import Shapes
 from tests.standin.uploads import Bucket, StoredFile
 
 # developer.kustomer.com/docs/concepts/rate-limits: the messages, and the conversations, that one client creates
@@ -56,20 +58,32 @@ ADMIN_FIELDS = ("createdAt", "createdBy", "modifiedAt", "modifiedBy")
 class Organisation(Access):
     """One organisation on Kustomer, with a seeded customer and her open conversation."""
 
-    def __init__(self, *, unique_external_ids: bool = False, unique_identifiers: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        unique_external_ids: bool = False,
+        unique_identifiers: bool = True,
+        limit: int = ORG_LIMIT,
+        agents: int = 0,
+    ) -> None:
         """Make seeds.
 
         `unique_external_ids` refuses a message or conversation whose externalId is taken with 409. No page says
         what happens; unless told, the duplicate is stored, which is worst for the caller. That customers don't
-        share identifiers is documented; without `unique_identifiers` they do.
+        share identifiers is documented; without `unique_identifiers` they do. For `limit` and `agents` see `Access`.
         """
-        super().__init__(self._routes_of_calls())
+        super().__init__(self._routes_of_calls(), limit, agents)
         self.customer, self.conversation = (secrets.token_hex(12) for _ in range(2))
         self.policy_seconds: float = POLICY_SECONDS
         self.upload_url = ""
+        # Seconds until look-ups and lists show what was stored; identifiers are taken at once. Not documented.
+        self.lag: float = 0
+        # Whether an inbound message reopens its conversation even if it was imported, which isn't documented.
+        self.imports_reopen = True
         self.files: dict[str, StoredFile] = {}
         self._bucket = Bucket(lambda: self.now())
         self._records = Records()
+        self._shapes = Shapes(self.org, self._records)
         self.attachments = self._records.created["attachments"]
         # An id is the primary key, so that two can't share it.
         unique = frozenset({"id", "externalId"} if unique_external_ids else {"id"})
@@ -156,9 +170,9 @@ class Organisation(Access):
         """
         given = parse(call.headers, call.body)
         validate(ATTACHMENT, given)
-        attachment = self._attachment(given)
+        attachment = self._shapes.attachment(given)
         if call.effect == "stored":
-            self._records.create("attachments", attachment)
+            self._records.create("attachments", attachment, self.now())
         if "externalUrl" in given:
             return Answer.of(201, {"data": attachment})
         fields = self._bucket.form(
@@ -173,10 +187,10 @@ class Organisation(Access):
     def look_up(self, call: Call, collection: str, parameter: str) -> Answer:
         """GET /v1/{collection}/{id}, or /v1/{collection}/{parameter}={value}: one resource, or 404."""
         found = self._records.find(collection, parameter, call.value)
-        if found:
+        if found and self._shown(found):
             return Answer.of(200, {"data": found})
         if call.effect == "stored":
-            self._records.appear(collection, parameter, call.value)
+            self._records.appear(collection, parameter, call.value, self.now())
             self.jobs.appear(collection, parameter, call.value)
         raise not_found(parameter)
 
@@ -185,8 +199,9 @@ class Organisation(Access):
 
         What comes late appears only in the next list.
         """
-        messages = self._records.timeline(owner, call.value)
-        if not messages and not self._records.find(f"{owner}s", "id", call.value):
+        messages = [each for each in self._records.timeline(owner, call.value) if self._shown(each)]
+        found = self._records.find(f"{owner}s", "id", call.value)
+        if not messages and not (found and self._shown(found)):
             raise not_found("id")
         answer = listed(call, f"/v1/{owner}s/{call.value}/messages", messages)
         self.jobs.appear("messages", owner, call.value)
@@ -214,6 +229,17 @@ class Organisation(Access):
             self.jobs.run()
             return self._records.created[collection]
 
+    def _shown(self, found: Resource) -> bool:
+        """Tell whether look-ups and lists show what is on record already."""
+        return self.now() >= self._records.stored(found) + self.lag
+
+    def _reopen(self, new: Resource) -> None:
+        """Reopen an inbound message's conversation (docs/concepts/conversations-and-messages of the portal)."""
+        conversation = self._records.find("conversations", "id", related(new, "conversation"))
+        given = new["attributes"]
+        if conversation and given.get("direction") == "in" and (self.imports_reopen or "importedAt" not in given):
+            conversation["attributes"]["status"] = "open"
+
     def _admit(self, key: Key, collection: str, given: Mapping[str, Any]) -> None:
         """Refuse what only an administrator may set."""
         barred = [name for name in ADMIN_FIELDS if name in given] if collection == "messages" else []
@@ -231,7 +257,11 @@ class Organisation(Access):
         """Store what a valid body gives, unless an identifier is taken or the customer's limit is used up."""
         if collection == "conversations" and not self._records.find("customers", "id", given["customer"]):
             raise not_found("customer")
-        make = {"messages": self._message, "conversations": self._conversation, "customers": self._customer}
+        make = {
+            "messages": self._shapes.message,
+            "conversations": self._shapes.conversation,
+            "customers": self._shapes.customer,
+        }
         new, unique = make[collection](given, user, at), self._unique[collection]
         if taken := self._records.taken(collection, new, unique):
             raise conflict(taken)
@@ -242,7 +272,8 @@ class Organisation(Access):
             if not window.take(CUSTOMER_LIMIT, at):
                 raise refusal(429, "too_many_requests", f"Too many {collection} created for this customer")
         if effect == "stored":
-            self._records.create(collection, new)
+            self._records.create(collection, new, at)
+            self._reopen(new)
         if effect == "late":
             self._records.delay(collection, new, unique)
         return new
@@ -257,7 +288,7 @@ class Organisation(Access):
             "externalId": "customer-1042",
             "emails": [{"email": "ada.lindqvist@example.com", "type": "home"}],
         }
-        self._records.seed("customers", self._customer(customer, user, at))
+        self._records.seed("customers", self._shapes.customer(customer, user, at))
         conversation = {
             "id": self.conversation,
             "customer": self.customer,
@@ -265,82 +296,14 @@ class Organisation(Access):
             "externalId": "thread-1042",
             "channels": ["chat"],
         }
-        self._records.seed("conversations", self._conversation(conversation, user, at))
+        self._records.seed("conversations", self._shapes.conversation(conversation, user, at))
         both = {"channel": "chat", "app": "chat", "conversation": self.conversation}
         for later, direction, text in (
             (0, "in", "Hello, where is my parcel? It should have come on Monday."),
             (240, "out", "Hello Ada, I'm asking the carrier and will write to you today."),
         ):
-            message = self._message({**both, "direction": direction, "preview": text}, user, at + later)
+            message = self._shapes.message({**both, "direction": direction, "preview": text}, user, at + later)
             self._records.seed("messages", message)
-
-    def _message(self, given: Mapping[str, Any], user: str, at: float) -> Resource:
-        """Make a message of a valid body; no page says which defaults are filled in, captures have these."""
-        direction = given.get("direction", "in")
-        position = "followup" if self._records.begun(given.get("conversation", "")) else "initial"
-        attributes = {
-            "direction": direction,
-            "status": "received" if direction == "in" else "sent",
-            "directionType": f"{position}-{direction}",
-            "auto": False,
-            "sentAt": timestamp(at),
-        }
-        # A message without a customer belongs to its conversation's.
-        conversation = self._records.find("conversations", "id", given.get("conversation", ""))
-        owner = {"customer": related(conversation, "customer")} if conversation else {}
-        return self._resource("message", {**attributes, **given}, user, at, owner)
-
-    def _conversation(self, given: Mapping[str, Any], user: str, at: float) -> Resource:
-        """Make a conversation of a valid body; what is counted in it stays at nothing here."""
-        attributes: dict[str, Any] = {
-            "status": "open",
-            "channels": [],
-            "messageCount": 0,
-            "noteCount": 0,
-            "satisfaction": 0,
-            "tags": [],
-            "assignedUsers": [],
-            "assignedTeams": [],
-            "rev": 1,
-        }
-        return self._resource("conversation", {**attributes, **given}, user, at)
-
-    def _customer(self, given: Mapping[str, Any], user: str, at: float) -> Resource:
-        """Make a customer of a valid body, with lists and the revision that captured answers have."""
-        lists = ("externalIds", "emails", "phones", "socials", "urls", "locations", "tags")
-        shared = ("sharedExternalIds", "sharedEmails", "sharedPhones", "sharedSocials")
-        attributes = {**{name: [] for name in (*lists, *shared)}, "rev": 1}
-        return self._resource("customer", {**attributes, **given}, user, at)
-
-    def _attachment(self, given: Mapping[str, Any]) -> Resource:
-        """Make an attachment of a valid body; its page says what an externalUrl changes."""
-        external = given.get("externalUrl")
-        attributes = {name: given[name] for name in ("name", "contentType", "contentLength")}
-        attributes |= {"uploaded": external is not None, "redacted": False}
-        attachment = resource("attachment", "attachments", secrets.token_hex(12), attributes, {"org": self.org})
-        if external is not None and given.get("renderMode") != "metadata_only":
-            attachment["links"]["related"] = external
-        return attachment
-
-    def _resource(
-        self,
-        kind: str,
-        given: Mapping[str, Any],
-        user: str,
-        at: float,
-        relations: Mapping[str, str] | None = None,
-    ) -> Resource:
-        """Make a resource of what a body gives; else it was made then, by `user`, and has these `relations`."""
-        made = timestamp(at)
-        attributes = {
-            "createdAt": made,
-            "updatedAt": made,
-            "modifiedAt": made,
-            **{name: value for name, value in given.items() if name not in RELATED and name != "id"},
-        }
-        named = {name: given[name] for name in RELATED if name in given}
-        all_relations = {"org": self.org, "createdBy": user, "modifiedBy": user, **(relations or {}), **named}
-        return resource(kind, f"{kind}s", given.get("id", secrets.token_hex(12)), attributes, all_relations)
 
     def _routes_of_calls(self) -> Iterator[Route]:
         """Every documented call that this server knows, the more specific path first."""

@@ -1,5 +1,6 @@
 """What an organisation has on record: resources as Kustomer's API shows them, each found by what identifies it."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -77,6 +78,7 @@ class Records:
         self._found: dict[tuple[str, str, str], Resource] = {}  # (collection, parameter, value)
         # The messages of each conversation and each customer.
         self._timelines: defaultdict[tuple[str, str], list[Resource]] = defaultdict(list)
+        self._stored: dict[str, float] = {}
         self._late: list[tuple[str, Resource, frozenset[str]]] = []
 
     def clear(self) -> None:
@@ -85,11 +87,16 @@ class Records:
             created.clear()
         self._found.clear()
         self._timelines.clear()
+        self._stored.clear()
         self._late.clear()
 
     def find(self, collection: str, parameter: str, value: str) -> Resource | None:
         """Give the resource that `parameter` identifies, compared as text."""
         return self._found.get((collection, parameter, value))
+
+    def stored(self, found: Resource) -> float:
+        """Tell when a resource was put on record, in epoch seconds; seeds always were."""
+        return self._stored.get(found["id"], -math.inf)
 
     def timeline(self, owner: str, at: str) -> list[Resource]:
         """List the messages of a conversation or a customer by `createdAt`."""
@@ -116,23 +123,24 @@ class Records:
                 if at := related(new, owner):
                     self._timelines[owner, at].append(new)
 
-    def create(self, collection: str, new: Resource) -> None:
-        """Put on record what a request created."""
+    def create(self, collection: str, new: Resource, at: float) -> None:
+        """Put on record what a request created, at a time in epoch seconds."""
         self.seed(collection, new)
+        self._stored[new["id"]] = at
         self.created[collection].append(new)
 
     def delay(self, collection: str, new: Resource, unique: frozenset[str]) -> None:
         """Put it on record only once it was looked for."""
         self._late.append((collection, new, unique))
 
-    def appear(self, collection: str, parameter: str, value: str) -> None:
+    def appear(self, collection: str, parameter: str, value: str, at: float) -> None:
         """Put on record the late one that a look-up has just missed, unless it came too late for its identifiers."""
         for late in self._late:
             found_in, new, unique = late
             if found_in == collection and (parameter, value) in identifiers(new["id"], new["attributes"]):
                 self._late.remove(late)
                 if not self.taken(collection, new, unique):
-                    self.create(collection, new)
+                    self.create(collection, new, at)
                 return
 
 
