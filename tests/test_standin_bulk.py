@@ -104,6 +104,8 @@ def test_a_job_is_carried_out_although_nobody_asks(kustomer: Kustomer) -> None:
     assert len(kustomer.messages) == 50
     assert len(kustomer.requests) == asked
     assert (told(kustomer, job)["status"], told(kustomer, job)["batches"]["complete"]) == ("running", 1)
+    kustomer.advance(0.005)
+    assert len(kustomer.timeline(kustomer.conversation)) == 2 + 51
     kustomer.advance(1)
     assert len(kustomer.messages) == 100
     assert (told(kustomer, job)["status"], told(kustomer, job)["completed"]) == ("complete", True)
@@ -310,6 +312,7 @@ def test_a_submit_without_an_answer_is_accepted_or_not(kustomer: Kustomer, fault
         assert submit(kustomer, messages(kustomer, 3)).status_code == 504
     kustomer.advance(60)
     assert len(kustomer.messages) == (3 if store else 0)
+    assert len(kustomer.jobs.submitted) == store
     assert len(run(kustomer, messages(kustomer, 3))) == 3
 
 
@@ -332,8 +335,10 @@ def test_a_submit_may_be_carried_out_after_somebody_has_looked(kustomer: Kustome
     }
     kustomer.fault(Fault.late_store(at=f"/v1/{collection}/bulk"))
     assert submit(kustomer, bodies[collection], collection).status_code == 504
+    for other in bodies.keys() - {collection}:
+        assert ask(kustomer, "GET", f"/v1/{other}/externalId=m1").status_code == 404
     kustomer.advance(3600)
-    made = {name: getattr(kustomer, name) for name in bodies}[collection]
+    made = getattr(kustomer, collection)
     assert ask(kustomer, "GET", path.format(conversation=kustomer.conversation)).status_code in (200, 404)
     assert made == []
     kustomer.advance(60)
@@ -366,8 +371,9 @@ def test_jobs_run_side_by_side(kustomer: Kustomer) -> None:
     kustomer.jobs.next(Bulk("given", delay=10, per_item=10), "messages")
     slow, steady = messages(kustomer, 1), messages(kustomer, 3)
     slow[0]["externalId"] = "slow"
-    submit(kustomer, slow)
-    submit(kustomer, steady)
+    jobs = [submit(kustomer, items).json()["data"]["id"] for items in (slow, steady)]
+    kustomer.advance(11)
+    assert [told(kustomer, job)["status"] for job in jobs] == ["queued", "running"]
     kustomer.advance(100)
     assert ids(kustomer) == ["m0", "m1", "slow", "m2"]
     times = [message["attributes"]["createdAt"] for message in kustomer.messages]
