@@ -531,4 +531,6 @@ def test_every_answer_may_say_when_the_limit_ends(kustomer: Kustomer) -> None:
     kustomer.advance(20)
     answer = ask(kustomer, "GET", "/v1/x")
     assert answer.headers["x-ratelimit-reset"] == "1800000060"
-    assert answer.headers["Date"] == "Fri, 15 Jan 2027 08:00:20 GMT"
+    kustomer.fault(Fault.answer(503, on="GET"))
+    for each in (answer, ask(kustomer, "GET", "/v1/x")):
+        assert each.headers["Date"] == "Fri, 15 Jan 2027 08:00:20 GMT"
