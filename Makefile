@@ -3,32 +3,35 @@ LOCKS := $(wildcard f/kustomer/*.script.lock)
 # What the targets run: the tests' own tools first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: demo test check bench schema lock
+.PHONY: help demo try test check bench schema lock
 
-# Record a realistic message through the step, run as a Windmill worker runs it, and show the timeline.
-demo: .venv/ready .venv-job/ready
+help: ## list the targets; each sets up what it needs
+	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/ready .venv-job/ready ## record a realistic message as a Windmill worker does, and show the timeline
 	@python -m tests.demo
 
-# Everything.
-test: .venv/ready .venv-job/ready tests/node_modules
+# The text of the body goes through the environment untouched: neither make nor a shell reads what is in it.
+unexport BODY
+try: export TRY_BODY := $(value BODY)
+try: .venv/ready .venv-job/ready ## run a step on input of your own: make try STEP=create_message BODY='{...}', or BODY=@event.json
+	@python -m tests.try_step
+
+test: .venv/ready .venv-job/ready tests/node_modules ## prove everything that is promised
 	@pytest -n auto --dist loadfile
 
-# Lint, types and format.
-check: .venv/ready
+check: .venv/ready ## lint, types and format
 	@ruff check .
 	@ruff format --check .
 	@mypy
 
-# Speed and memory against a naive port of the Hub's script, as ratios within one run.
-bench: .venv/ready .venv-job/ready
+bench: .venv/ready .venv-job/ready ## speed and memory against a naive port of the Hub's script, as ratios within one run
 	@python -m tests.bench
 
-# Write the forms from the steps' types.
-schema: .venv/ready tests/node_modules
+schema: .venv/ready tests/node_modules ## write the forms from the steps' types
 	@python -m tests.form_schema
 
-# Pin what the scripts import.
-lock: .venv/ready
+lock: .venv/ready ## pin what the scripts import
 	@python -m tests.lock
 
 # What the tests run in: the deployed locks, and tools.

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.show import WIDTH, failure, log, show, timeline, timeline_title
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
 from tests.standin.worker import ROOT, Job, run
 
 STEP = "f/kustomer/create_message"
-WIDTH = 100
-ARROWS = {"in": "→", "out": "←"}
 
 
 def email(kustomer: Kustomer) -> dict[str, Any]:
@@ -50,39 +49,12 @@ def arguments(auth: dict[str, str], body: dict[str, Any]) -> Iterator[str]:
         yield f"  body.{name:<13} {textwrap.shorten(text, WIDTH - 21, placeholder=' …')}"
 
 
-def outcome(job: Job) -> Iterator[str]:
-    """The job's log and the heart of its answer."""
-    yield f"  log       {'(empty)' if not job.logs.strip() else ''}".rstrip()
-    yield from textwrap.indent(job.logs.rstrip(), "    ").splitlines()
+def answer(job: Job) -> Iterator[str]:
+    """The heart of the job's answer."""
     message = job.result["data"]
     conversation = message["relationships"]["conversation"]["data"]["id"]
-    yield f"  answer    id {message['id']}, {message['attributes']['status']}, in conversation {conversation}"
-    yield f"  took      {job.seconds:.2f} s, the whole process"
-
-
-def failure(job: Job) -> Iterator[str]:
-    """The job's error as Windmill shows it: name, text and attributes."""
-    error = job.error or {}
-    yield f"{error['name']}: {error['message']}"
-    if "extra" in error:
-        yield json.dumps(error["extra"], indent=2)
-
-
-def timeline(kustomer: Kustomer, new: str) -> Iterator[str]:
-    """The conversation as an agent reads it; `new` is the id of the message to mark."""
-    yield f"Timeline of conversation {kustomer.conversation}  (→ from the customer, ← from the team)"
-    for message in kustomer.timeline(kustomer.conversation):
-        told = message["attributes"]
-        at = datetime.fromisoformat(told["sentAt"]).strftime("%d %b %H:%M")
-        mark = "*" if message["id"] == new else " "
-        head = f"{mark} {at}  {ARROWS[told['direction']]} {told['channel']:<6} {told['app']:<11} "
-        text = ": ".join(told[part] for part in ("subject", "preview") if part in told)
-        yield from textwrap.wrap(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
-
-
-def show(lines: Iterator[str], title: str = "") -> None:
-    """Print a block under its title."""
-    print("\n".join([title, *lines] if title else lines), end="\n\n")
+    yield f"  id {message['id']}, {message['attributes']['status']}, in conversation {conversation}"
+    yield f"  took {job.seconds:.2f} s, the whole process"
 
 
 def main() -> int:
@@ -96,11 +68,12 @@ def main() -> int:
         for title in "The job", "The same job again, as after a retry":
             job = run(STEP, {"auth": auth, "body": body}, workspace=workspace)
             if job.error:
-                print(*failure(job), sep="\n", file=sys.stderr)
+                show(failure(job), file=sys.stderr)
                 return 1
             ids.append(job.result["data"]["id"])
-            show(outcome(job), title)
-            show(timeline(kustomer, ids[-1]))
+            show(log(job), title)
+            show(answer(job), "Answer")
+            show(timeline(kustomer.timeline(kustomer.conversation), ids), timeline_title(kustomer.conversation))
         added = len(kustomer.timeline(kustomer.conversation)) - known
     if added != 1 or ids[0] != ids[1]:
         print(f"The message should be there once, but {added} were added.", file=sys.stderr)

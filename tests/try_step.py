@@ -1,0 +1,177 @@
+"""Run any step on input of your own against the stand-ins, and show the answer and the timelines.
+
+Run by `make try STEP=create_message BODY='{...}'`; `BODY=@event.json` reads a file. The step runs as on a Windmill
+worker, and its key, Kustomer and Windmill's object storage are stand-ins on this machine. In a body, "CUSTOMER" and
+"CONVERSATION" stand for the ids of a customer and a conversation that are there, and a file of this machine is also
+in the object storage (`{"s3": "Downloads/photo.jpg"}`).
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, get_type_hints
+
+from f.kustomer.inputs import Node
+from tests.lock import ROOT, SCRIPTS
+from tests.show import as_json, failure, log, show, timeline, timeline_title
+from tests.standin.kustomer import Kustomer
+from tests.standin.records import related
+from tests.standin.windmill import Workspace
+from tests.standin.worker import Job, run
+
+# A file that is in the workspace's object storage from the beginning.
+STORED = "inbox/invoice.pdf"
+CONTENT = b"%PDF-1.4\n% An invoice of 12.00 EUR for order 1042.\n%%EOF\n"
+# Fields with an id of what is there from the beginning.
+SEEDED = ("customer", "conversation")
+# Longer than any job takes (seconds).
+TIMEOUT = 180
+# How many conversations fit on a screen; a history may make hundreds.
+TIMELINES = 5
+
+
+class MistakeError(Exception):
+    """What to type instead of what was typed."""
+
+
+def steps() -> dict[str, Any]:
+    """Return each step's `main` by its name; scripts that other scripts share have none."""
+    modules = {file.stem: importlib.import_module(f"f.kustomer.{file.stem}") for file in SCRIPTS}
+    return {name: module.main for name, module in modules.items() if hasattr(module, "main")}
+
+
+def example(main: Any) -> dict[str, Any]:
+    """Return a short body made of the form's examples: its first fields, up to one that has fields of its own."""
+    found: dict[str, Any] = {}
+    for name, node in Node(get_type_hints(main, include_extras=True)["body"]).fields.items():
+        if any(about.form.get("format") == "resource-s3_object" for about in node.about):
+            return {**found, name: {"s3": STORED}}
+        if node.kind in ("an object", "a list"):
+            break
+        examples = [about.example for about in node.about if about.example is not None]
+        if name in SEEDED:
+            found[name] = name.upper()
+        elif examples:
+            found[name] = examples[0]
+    return found
+
+
+def read_body(text: str) -> Any:
+    """Return the JSON that is typed, or that is in the file named after an @. Raise MistakeError, saying where."""
+    source = "BODY"
+    if text.startswith("@"):
+        source = text[1:]
+        try:
+            text = pathlib.Path(source).expanduser().read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise MistakeError(f"{source} can't be read: {error}") from None
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        line = text.split("\n")[error.lineno - 1]
+        start = max(0, error.colno - 60)
+        where = f"{source} is not JSON, line {error.lineno}, column {error.colno}: {error.msg}"
+        caret = " " * (error.colno - 1 - start) + "^"
+        raise MistakeError(f"{where}\n\n  {line[start : error.colno + 40]}\n  {caret}") from None
+    except (ValueError, RecursionError) as error:
+        raise MistakeError(f"{source} is not JSON: {error}") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON value")
+
+
+def filled_in(value: Any, ids: dict[str, str]) -> Any:
+    """Return the body with the placeholders replaced by the `ids` that they stand for, at every depth."""
+    if isinstance(value, dict):
+        return {name: filled_in(each, ids) for name, each in value.items()}
+    if isinstance(value, list):
+        return [filled_in(each, ids) for each in value]
+    return ids.get(value, value) if isinstance(value, str) else value
+
+
+def files_named(value: Any) -> Iterator[pathlib.Path]:
+    """Give the files of this machine that the body asks the object storage for, at every depth."""
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from files_named(each)
+    if isinstance(value, dict) and isinstance(value.get("s3"), str) and os.path.isfile(value["s3"]):
+        yield pathlib.Path(value["s3"])
+
+
+def list_steps(step: str, known: Iterable[str]) -> Iterator[str]:
+    """Give what may be typed where there is no step of that name."""
+    yield f"There is no step {step!r}. The steps are:" if step else "Which step? They are:"
+    yield ""
+    yield from (f"  make try STEP={name}" for name in known)
+
+
+def example_of_use(step: str, main: Any) -> Iterator[str]:
+    """Give what may be typed where the body is missing."""
+    body = json.dumps(example(main), indent=2, ensure_ascii=False)
+    yield f"{step} takes a BODY: the fields of its form as JSON, or a file with them (BODY=@event.json). For example:"
+    yield ""
+    yield f"make try STEP={step} BODY={shlex.quote(body)}"
+    yield ""
+    yield "CUSTOMER and CONVERSATION stand for ids of what is there. For a file in the object storage, there are"
+    yield f"{STORED} and, by their paths, the files of this machine."
+
+
+def show_timelines(kustomer: Kustomer) -> None:
+    """Show each conversation that the job made or added to, else the one that was there before."""
+    new = {message["id"] for message in kustomer.messages}
+    made = [each["id"] for each in kustomer.conversations]
+    added_to = [related(message, "conversation") for message in kustomer.messages]
+    touched = [each for each in dict.fromkeys([*made, *added_to]) if each] or [kustomer.conversation]
+    for conversation in touched[:TIMELINES]:
+        show(timeline(kustomer.timeline(conversation), new), timeline_title(conversation))
+    if len(touched) > TIMELINES:
+        show([f"And {len(touched) - TIMELINES} more conversations."])
+    if apart := [message for message in kustomer.messages if not related(message, "conversation")]:
+        show(timeline(apart, new), "In no conversation")
+
+
+def show_job(job: Job) -> None:
+    """Show the job's log, and its answer or its error."""
+    show(log(job), f"Log, of {job.seconds:.2f} s")
+    if job.ok:
+        show(as_json(job.result), "Answer")
+    else:
+        show(failure(job), "Error")
+
+
+def main() -> int:
+    """Run what the environment's STEP and TRY_BODY ask for; the exit status says whether the job succeeded."""
+    step, typed = pathlib.PurePath(os.environ.get("STEP", "")).stem, os.environ.get("TRY_BODY", "")
+    known = steps()
+    if step not in known:
+        show(list_steps(step, known))
+        return 2 if step else 0
+    takes_body = "body" in get_type_hints(known[step])
+    if takes_body and not typed:
+        show(example_of_use(step, known[step]))
+        return 0
+    try:
+        args = {"body": read_body(typed)} if takes_body else {}
+    except MistakeError as mistake:
+        show([str(mistake)])
+        return 2
+    with Kustomer() as kustomer, Workspace(scripts_from=ROOT) as workspace:
+        workspace.store(STORED, CONTENT)
+        for file in files_named(args):
+            workspace.store(str(file), file.read_bytes())
+        ids = {name.upper(): getattr(kustomer, name) for name in SEEDED}
+        show([f"  {name:<13} {each}" for name, each in ids.items()], "There already")
+        auth = {"apiKey": kustomer.keys["full"], "baseUrl": kustomer.url}
+        given = {"auth": auth, **filled_in(args, ids)}
+        job = run(f"f/kustomer/{step}", given, workspace=workspace, timeout=TIMEOUT)
+        show_job(job)
+        show_timelines(kustomer)
+    return 0 if job.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
