@@ -3,10 +3,10 @@ LOCKS := $(wildcard f/kustomer/*.script.lock)
 # What the targets run: the tests' own tools first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo try test check bench schema lock
+.PHONY: help demo try test check bench schema lock pictures
 
 help: ## list the targets; each sets up what it needs
-	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/ready .venv-job/ready ## record a realistic message as a Windmill worker does, and show the timeline
 	@python -m tests.demo
@@ -33,6 +33,9 @@ schema: .venv/ready tests/node_modules ## write the forms from the steps' types
 
 lock: .venv/ready ## pin what the scripts import
 	@python -m tests.lock
+
+pictures: .venv/ready .venv-job/ready ## take pictures of the forms and of the demo's timeline; needs Chromium and 2 GB
+	@python -m tests.pictures
 
 # What the tests run in: the deployed locks, and tools.
 .venv/ready: $(LOCKS) tests/requirements.txt

@@ -18,9 +18,9 @@ from tests.standin.worker import ROOT, Job, run
 STEP = "f/kustomer/create_message"
 
 
-def email(kustomer: Kustomer) -> dict[str, Any]:
+def email(kustomer: Kustomer, now: datetime) -> dict[str, Any]:
     """A customer's answer by e-mail, five minutes old, as a mail trigger would hand it to the flow."""
-    sent = datetime.now(UTC) - timedelta(minutes=5)
+    sent = now - timedelta(minutes=5)
     return {
         "channel": "email",
         "app": "acme-inbox",
@@ -61,7 +61,7 @@ def main() -> int:
     """Run the job twice; the exit status says whether both succeeded with one message on the timeline."""
     with Kustomer() as kustomer, Workspace(scripts_from=ROOT) as workspace:
         auth = {"apiKey": kustomer.keys["full"], "baseUrl": kustomer.url}
-        body = email(kustomer)
+        body = email(kustomer, datetime.now(UTC))
         known = len(kustomer.timeline(kustomer.conversation))
         show(arguments(auth, body), f"{STEP} gets")
         ids = []
