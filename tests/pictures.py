@@ -8,24 +8,20 @@ of it is here.
 import functools
 import html
 import http.server
-import itertools
 import json
 import pathlib
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from tests import demo, windmill_cli
+from tests import demo, png, windmill_cli
 from tests.lock import ROOT
 from tests.show import timeline, timeline_title
 from tests.standin.kustomer import Kustomer
@@ -127,64 +123,7 @@ def picture_form(step: str, body: dict[str, Any]) -> None:
         size = f"--window-size={WIDTH},{min(HEIGHT, int(height[1]))}"
         picture = BESIDE / f"{step}.png"
         browse(url, size, f"--screenshot={picture}")
-    picture.write_bytes(with_palette(picture.read_bytes()))
-
-
-def with_palette(png: bytes) -> bytes:
-    """Return a picture of 8-bit RGB or RGBA in its 256 commonest colours: a quarter of the size.
-
-    https://www.w3.org/TR/png-3/
-    """
-    width, height, _, kind = struct.unpack(">IIBB", png[16:26])
-    at, chunks = 8, []
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        chunks.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + length]))
-        at += length + 12
-    filtered = zlib.decompress(b"".join(data for name, data in chunks if name == b"IDAT"))
-    rows = [list(map(rounded, row)) for row in unfiltered(filtered, width, 4 if kind == 6 else 3)]
-    common = [colour for colour, _ in Counter(itertools.chain.from_iterable(rows)).most_common(256)]
-
-    @functools.cache
-    def nearest(colour: tuple[int, ...]) -> int:
-        distances = [sum((a - b) ** 2 for a, b in zip(colour, each, strict=True)) for each in common]
-        return distances.index(min(distances))
-
-    pixels = b"".join(b"\0" + bytes(map(nearest, row)) for row in rows)
-    palette = bytes(itertools.chain.from_iterable(colour[:3] for colour in common))
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"PLTE", palette), (b"IDAT", zlib.compress(pixels, 9)), (b"IEND", b""))
-    written = (
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts
-    )
-    return png[:8] + b"".join(written)
-
-
-def unfiltered(data: bytes, width: int, depth: int) -> Iterator[list[tuple[int, ...]]]:
-    """Give the rows of a picture's pixels (https://www.w3.org/TR/png-3/#9Filter-types), of `depth` bytes each."""
-    above = bytearray(width * depth)
-    for start in range(0, len(data), width * depth + 1):
-        kind, row = data[start], bytearray(data[start + 1 : start + 1 + width * depth])
-        for at in range(len(row) if kind else 0):
-            left, up = (row[at - depth], above[at]) if at >= depth else (0, above[at])
-            corner = above[at - depth] if at >= depth else 0
-            row[at] = (row[at] + predicted(kind, left, up, corner)) & 255
-        above = row
-        yield [tuple(row[at : at + depth]) for at in range(0, len(row), depth)]
-
-
-@functools.cache
-def rounded(colour: tuple[int, ...]) -> tuple[int, ...]:
-    """Return nearly the same colour, of which there are fewer; white stays white."""
-    return tuple(min(255, (each + 4) // 8 * 8) for each in colour)
-
-
-def predicted(kind: int, left: int, up: int, corner: int) -> int:
-    """Return what a filter adds to a byte."""
-    if kind < 4:
-        return (0, left, up, (left + up) // 2)[kind]
-    distances = [abs(left + up - corner - each) for each in (left, up, corner)]
-    return (left, up, corner)[distances.index(min(distances))]
+    picture.write_bytes(png.with_palette(picture.read_bytes()))
 
 
 def demo_ends_with() -> list[str]:
