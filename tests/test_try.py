@@ -7,10 +7,11 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Required, TypedDict
 
 import pytest
 
+from f.kustomer.inputs import Field
 from tests import try_step
 from tests.lock import ROOT
 
@@ -77,6 +78,24 @@ def test_example_that_is_shown_can_be_typed(step: str, tried: Try) -> None:
         status, output = tried(step, body.removeprefix("BODY="))
     assert status == 0, output
     assert answer(output)
+
+
+class Letter(TypedDict, total=False):
+    """A body with all that a form has."""
+
+    customer: Annotated[str, Field(example="65a1b2c3d4e5f60718293a50")]
+    text: Annotated[str, Field(example="Hello")]
+    size: Annotated[int, Field()]
+    file: Annotated[dict[str, Any], Field(format="resource-s3_object")]
+    tags: Annotated[list[str], Field(example=["blue"])]
+    note: Annotated[str, Field(example="a detail")]
+    app: Required[Annotated[str, Field(example="acme-inbox")]]
+
+
+def test_example_has_the_first_fields_and_those_that_are_needed() -> None:
+    """It is short; ids are those of what is there, and a file is one that is there."""
+    expected = {"customer": "CUSTOMER", "text": "Hello", "file": {"s3": "inbox/x.csv"}, "app": "acme-inbox"}
+    assert try_step.example(Letter, "inbox/x.csv") == expected
 
 
 def test_new_message_is_marked_on_the_timeline(tried: Try) -> None:

@@ -23,9 +23,17 @@ from tests.standin.records import related
 from tests.standin.windmill import Workspace
 from tests.standin.worker import Job, run
 
-# A file that is in the workspace's object storage from the beginning.
-STORED = "inbox/invoice.pdf"
-CONTENT = b"%PDF-1.4\n% An invoice of 12.00 EUR for order 1042.\n%%EOF\n"
+# Files that are in the workspace's object storage from the beginning.
+INVOICE, HISTORY = "inbox/invoice.pdf", "inbox/history.csv"
+STORED = {
+    INVOICE: b"%PDF-1.4\n% Invoice for order 1042: 12.00 EUR\n%%EOF\n",
+    HISTORY: b"""\
+messageId,threadId,email,name,channel,direction,sentAt,subject,text
+m-1,t-1,ada@example.com,Ada Lindqvist,email,in,2019-05-04T08:00:00Z,Lamp,"The lamp is dark, and it is new."
+m-2,t-1,ada@example.com,Ada Lindqvist,email,out,2019-05-04T09:30:00Z,Re: Lamp,We send you another one today.
+m-3,t-2,grace@example.com,Grace Hopper,chat,in,2020-02-29T12:00:00Z,,Do you deliver to ships?
+""",
+}
 # Fields with an id of what is there from the beginning.
 SEEDED = ("customer", "conversation")
 # Longer than any job takes (seconds).
@@ -44,19 +52,22 @@ def steps() -> dict[str, Any]:
     return {name: module.main for name, module in modules.items() if hasattr(module, "main")}
 
 
-def example(main: Any) -> dict[str, Any]:
-    """Return a short body made of the form's examples: its first fields, up to one that has fields of its own."""
+def example(body: Any, stored: str = INVOICE) -> dict[str, Any]:
+    """Return a short body of this type, made of the form's examples, with `stored` for a file.
+
+    It has the first fields, up to one that is more than a line in the form, and those that are needed.
+    """
     found: dict[str, Any] = {}
-    for name, node in Node(get_type_hints(main, include_extras=True)["body"]).fields.items():
-        if any(about.form.get("format") == "resource-s3_object" for about in node.about):
-            return {**found, name: {"s3": STORED}}
-        if node.kind in ("an object", "a list"):
-            break
-        examples = [about.example for about in node.about if about.example is not None]
-        if name in SEEDED:
-            found[name] = name.upper()
-        elif examples:
-            found[name] = examples[0]
+    node = Node(body)
+    first = True
+    for name, field in node.fields.items():
+        examples = [about.example for about in field.about if about.example is not None]
+        is_file = any(about.form.get("format") == "resource-s3_object" for about in field.about)
+        if first and is_file:
+            found[name] = {"s3": stored}
+        first = first and field.kind not in ("an object", "a list")
+        if (first or name in node.required) and examples:
+            found[name] = name.upper() if name in SEEDED else examples[0]
     return found
 
 
@@ -111,13 +122,15 @@ def list_steps(step: str, known: Iterable[str]) -> Iterator[str]:
 
 def example_of_use(step: str, main: Any) -> Iterator[str]:
     """Give what may be typed where the body is missing."""
-    body = json.dumps(example(main), indent=2, ensure_ascii=False)
+    hint = get_type_hints(main, include_extras=True)["body"]
+    fields = example(hint, HISTORY if step.startswith("import") else INVOICE)
+    body = json.dumps(fields, indent=2, ensure_ascii=False)
     yield f"{step} takes a BODY: the fields of its form as JSON, or a file with them (BODY=@event.json). For example:"
     yield ""
     yield f"make try STEP={step} BODY={shlex.quote(body)}"
     yield ""
     yield "CUSTOMER and CONVERSATION stand for ids of what is there. For a file in the object storage, there are"
-    yield f"{STORED} and, by their paths, the files of this machine."
+    yield f"{' and '.join(STORED)}, and those of this machine by their paths."
 
 
 def show_timelines(kustomer: Kustomer) -> None:
@@ -160,9 +173,8 @@ def main() -> int:
         show([str(mistake)])
         return 2
     with Kustomer() as kustomer, Workspace(scripts_from=ROOT) as workspace:
-        workspace.store(STORED, CONTENT)
-        for file in files_named(args):
-            workspace.store(str(file), file.read_bytes())
+        for path, content in [*STORED.items(), *((str(file), file.read_bytes()) for file in files_named(args))]:
+            workspace.store(path, content)
         ids = {name.upper(): getattr(kustomer, name) for name in SEEDED}
         show([f"  {name:<13} {each}" for name, each in ids.items()], "There already")
         auth = {"apiKey": kustomer.keys["full"], "baseUrl": kustomer.url}
