@@ -526,6 +526,7 @@ def test_agents_are_refused_when_a_caller_has_used_up_the_limit() -> None:
 def test_every_answer_may_say_when_the_limit_ends(kustomer: Kustomer) -> None:
     """By the clock of the stand-in, on which its answers are dated too."""
     kustomer.now = lambda: 1_800_000_000
+    kustomer.tell_reset = False
     assert "x-ratelimit-reset" not in ask(kustomer, "GET", "/v1/x").headers
     kustomer.tell_reset = True
     kustomer.advance(20)

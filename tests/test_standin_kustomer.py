@@ -617,7 +617,7 @@ def test_a_customer_gets_120_messages_a_minute_from_one_client(kustomer: Kustome
     refused = post(kustomer)
     assert refused.status_code == 429
     assert int(refused.headers["x-ratelimit-remaining"]) > 0
-    assert not {"Retry-After", "x-ratelimit-reset"} & set(refused.headers)
+    assert "Retry-After" not in refused.headers
     assert post(kustomer, importedAt="2026-01-02T03:04:05Z").status_code == 201
     assert post(kustomer, "no_read").status_code == 201
     assert post(kustomer, customer="0" * 24).status_code == 201

@@ -139,7 +139,7 @@ def test_error_is_shown_as_windmill_shows_it(tried: Try) -> None:
     shown = output.partition("\nError\n")[2]
     extra = json.JSONDecoder().raw_decode(shown[shown.index("{\n") :])[0]["extra"]
     assert status == 1
-    assert shown.startswith("InvalidInput: Nothing was sent. To correct: body.channel must be one of ")
+    assert shown.startswith("InvalidInput: This run sent nothing. To correct: body.channel must be one of ")
     assert (extra["outcome"], extra["retryable"], extra["errors"][0]["path"]) == ("not_sent", False, "body.channel")
     assert "Answer" not in output
 
@@ -206,7 +206,7 @@ def test_body_that_is_no_object_is_left_to_the_step(body: str, tried: Try) -> No
     """It says what is wrong better than anybody else."""
     status, output = tried("create_message", body)
     assert status == 1
-    assert re.search(r"InvalidInput: Nothing was sent. To correct: body (must be an object|is missing)", output)
+    assert re.search(r"InvalidInput: This run sent nothing. To correct: body (must be an object|is missing)", output)
 
 
 @pytest.mark.parametrize(

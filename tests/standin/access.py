@@ -96,7 +96,7 @@ class Access:
         `limit` is the organisation's, in requests a minute, of which its agents use up so many.
         """
         # Whether every answer has x-ratelimit-reset, as the portal's sample has, or only the refusal, as clients say.
-        self.tell_reset = False
+        self.tell_reset = True
         self.now: Callable[[], float] = time.time
         # Requests are answered in a thread of their own, while a test looks and turns the clock.
         self.lock = threading.RLock()
