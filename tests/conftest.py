@@ -1,5 +1,7 @@
 """What the tests of the steps share: a stand-in for Kustomer, a clock that doesn't wait, and a run that is audited."""
 
+import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -111,3 +113,20 @@ def adversary(adversary_process: Adversary) -> Iterator[Adversary]:
     """A server that does what no server should, on stages that close with the test."""
     yield adversary_process
     adversary_process.clear()
+
+
+@pytest.fixture
+def deaf() -> Iterator[int]:
+    """A port of a listener whose backlog is full, so that a connection neither comes about nor is refused."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port: int = listener.getsockname()[1]
+        crowd = [socket.socket() for _ in range(4)]
+        for each in crowd:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        select.select([], crowd[:1], [], 1)
+        yield port
+        for each in crowd:
+            each.close()

@@ -32,8 +32,8 @@ _BLOCK = 1 << 16
 _TOLD = 1 << 17
 # On close, discard what is unsent and send RST instead of FIN (struct linger: on, 0 seconds).
 _LINGER_NONE = struct.pack("ii", 1, 0)
-# How often a slow reader reads.
-_SIP_SECONDS = 0.02
+# How much a slow reader reads at once.
+_SIP = 1 << 13
 
 
 def read(bytes_per_second: float = 0) -> Step:
@@ -199,19 +199,21 @@ class _Stage:
             self._settled.notify_all()
 
     def _read(self, connection: socket.socket, number: int, bytes_per_second: float) -> None:
-        at_once = int(bytes_per_second * _SIP_SECONDS) or _BLOCK
+        at_once = _SIP if bytes_per_second else _BLOCK
         self._count(-1)
         try:
             data = connection.recv(at_once)
         finally:
             self._count(1)
-        told, missing = b"", _BLOCK
+        begun, told, came, missing = time.monotonic(), b"", 0, _BLOCK
         while data:
             missing = missing - len(data) if b"\r\n\r\n" in told else _missing(told + data)
             told = (told + data)[:_TOLD] if len(told) < _TOLD else told
+            came += len(data)
             if missing <= 0:
                 break
-            time.sleep(_SIP_SECONDS if bytes_per_second else 0)
+            if bytes_per_second:
+                self._ended.wait(max(0.0, came / bytes_per_second - (time.monotonic() - begun)))
             data = connection.recv(min(at_once, missing))
         if not told:
             raise EOFError
