@@ -34,7 +34,7 @@ def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
         windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
         windmill.client.event_hooks = {"response": [_refuse]}
         with windmill.client, windmill.load_s3_file_reader(wmill.S3Object(stored), None) as reader:
-            while chunk := reader.read(CHUNK_BYTES):
+            while chunk := reader.read1(CHUNK_BYTES):
                 file.write(chunk)
 
     if error := _watched(copy, file.tell):
