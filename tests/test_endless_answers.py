@@ -213,5 +213,5 @@ def test_an_answer_just_within_its_limits_is_taken(
     chunks = b"".join(chunk(body[at : at + 50_000]) for at in range(0, len(body), 50_000))
     said = HEAD + headers + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nX-Checksum: 1\r\n\r\n"
     stage = adversary.play([read(), send(b"HTTP/1.1 102 Processing\r\n\r\n", 50), send(said)])
-    answer = main({**auth, "baseUrl": stage.url}, message)  # type: ignore[arg-type, typeddict-item]
+    answer = main(auth | {"baseUrl": stage.url}, message)  # type: ignore[arg-type]
     assert answer == json.loads(body)

@@ -29,7 +29,7 @@ Script = Sequence[Step]
 _RECEIVE_BUFFER = 1 << 16
 # What is sent at once of bytes that are sent for ever, and how much of a request is told.
 _BLOCK = 1 << 16
-_TOLD = 1 << 17
+_TOLD = 1 << 18
 # On close, discard what is unsent and send RST instead of FIN (struct linger: on, 0 seconds).
 _LINGER_NONE = struct.pack("ii", 1, 0)
 # How much a slow reader reads at once.
