@@ -64,7 +64,7 @@ def test_half_a_character_is_replaced_in_a_result(
     text = b'"a%bb"' % HALVES[name]
     said = b'{"data": {"id": "1", "attributes": {"preview": %b, "meta": {%b: [%b]}}}}' % (text, text, text)
     given: Any = auth | {"baseUrl": saying(adversary, "200 OK", said).url}
-    result = main(given, message | extra)  # type: ignore[arg-type, typeddict-item]
+    result = main(given, message | extra)  # type: ignore[arg-type]
     json.dumps(result, ensure_ascii=False).encode()
     attributes: Any = result["data"]["attributes"]
     assert replaced(attributes["preview"])

@@ -21,18 +21,22 @@ def closed_pipe() -> Iterator[TextIO]:
     reads, writes = os.pipe()
     os.close(reads)
     log = open(writes, "w", encoding="utf-8")  # noqa: SIM115 - closing it fails too
-    yield log
-    with suppress(BrokenPipeError):
-        log.close()
+    try:
+        yield log
+    finally:
+        with suppress(BrokenPipeError):
+            log.close()
 
 
 @contextmanager
 def full_disk() -> Iterator[TextIO]:
     """As where the log goes to a file."""
     log = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115 - closing it fails too
-    yield log
-    with suppress(OSError):
-        log.close()
+    try:
+        yield log
+    finally:
+        with suppress(OSError):
+            log.close()
 
 
 @contextmanager
@@ -77,7 +81,9 @@ def test_a_recorded_message_is_returned(kustomer: Kustomer, auth: Body, message:
 
 
 @without_a_log
-def test_a_wait_that_is_not_told_is_a_wait(kustomer: Kustomer, auth: Body, message: Body, waits: list[float]) -> None:
+def test_a_wait_that_is_not_told_is_a_wait(
+    kustomer: Kustomer, auth: Body, message: Body, waits: list[float], log: Log
+) -> None:
     """The message is recorded after it."""
     kustomer.fault(Fault.answer(429))
     with log() as stream, redirect_stdout(stream):
