@@ -1,10 +1,8 @@
 """A run ends in time, whatever a server does: each answer, the attempts and the whole are limited."""
 
-import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,23 +28,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a test can wait for."""
     monkeypatch.setattr(wire, "READ_SECONDS", READ)
     monkeypatch.setattr(wire, "CONNECT_SECONDS", CONNECT)
-
-
-@pytest.fixture
-def deaf() -> Iterator[int]:
-    """A port of a listener whose backlog is full, so that a connection neither comes about nor is refused."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        port: int = listener.getsockname()[1]
-        crowd = [socket.socket() for _ in range(4)]
-        for each in crowd:
-            each.setblocking(False)
-            each.connect_ex(("127.0.0.1", port))
-        select.select([], crowd[:1], [], 1)
-        yield port
-        for each in crowd:
-            each.close()
 
 
 class Clock:

@@ -97,9 +97,9 @@ LONG = "x" * 20_000
 @pytest.mark.parametrize(
     "said",
     [
-        {"errors": [{"code": LONG, "title": LONG, "detail": LONG, "source": {"pointer": LONG}}] * 300},
-        {"errors": [{"title": {LONG: [LONG] * 100}}] * 10},
-        {"errors": ["\x07" * 20_000] * 300},
+        {"errors": [{"code": LONG, "title": LONG, "detail": LONG, "source": {"pointer": LONG}}] * 100},
+        {"errors": [{"title": {LONG: [LONG] * 100}}] * 4},
+        {"errors": ["\x07" * 20_000] * 60},
         [["\u20ac" * 20_000]] * 100,
     ],
     ids=["every field", "objects", "odd characters", "wide characters"],

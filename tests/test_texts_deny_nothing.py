@@ -55,7 +55,6 @@ FAILED: dict[str, Callable[[], list[Fault]]] = {
     "closed": lambda: [Fault.close(on="GET")] * 3,
     "reset": lambda: [Fault.reset(on="GET")] * 3,
     "429 for an hour": lambda: [Fault.answer(429, REASON, {"Retry-After": "3600"}, on="GET")],
-    "401": lambda: [Fault.answer(401, REASON, on="GET")] * 2,
     "400": lambda: [Fault.answer(400, REASON, on="GET")],
     "a page": lambda: [Fault.answer(200, b"<html>", on="GET")],
     "404 with a page": lambda: [Fault.answer(404, b"<html>", on="GET")],

@@ -38,6 +38,8 @@ MAX_ANSWER_BYTES = 10_000_000
 IDLE_SECONDS = 4.0
 TOO_LARGE = f"is larger than {MAX_ANSWER_BYTES / 1e6:g} MB"
 
+# Linux may hold so many bytes of a file that was sent (tcp_wmem): they still have to leave before the answer can come.
+_SOCKET_BYTES = 4_194_304
 # A TLS record carries as much, so that no single write outlasts the time that is left.
 _PIECE_BYTES = 16_384
 _CHUNK_BYTES = 65_536
@@ -174,7 +176,8 @@ class _Connection:
         self.response_class = functools.partial(_Response, connection=self)
         self.bytes_left_over = False
         self._used_at, self._process = 0.0, 0
-        self._ends, self._sent, self._is_file = 0.0, 0, False
+        self._ends, self._is_file = 0.0, False
+        self._sent = self._sent_in_time = 0
 
     def seconds_left(self) -> float:
         """Return the seconds to the deadline. Raise TimeoutError at its end."""
@@ -206,6 +209,7 @@ class _Connection:
             self.connect()
         self.bytes_left_over = False
         self._is_file = body is not None and not isinstance(body, bytes)
+        self._sent = 0
         self._start_clock()
         try:
             super().request(method, url, body=body, **kwargs)  # type: ignore[misc]
@@ -222,13 +226,13 @@ class _Connection:
             self.sock.settimeout(self.seconds_left())
             super().send(piece)  # type: ignore[misc]
             self._sent += len(piece)
-            if self._is_file and self._sent >= file_pace()[0]:
+            if self._is_file and self._sent - self._sent_in_time >= file_pace()[0]:
                 self._start_clock()
 
     def getresponse(self) -> Any:
         """Read the head of the answer. Raise a Failure with a NoAnswer or an OddAnswer."""
         if self._is_file:
-            self._start_clock()
+            self._start_clock(min(self._sent, _SOCKET_BYTES) / SLOWEST_BYTES_PER_SECOND)
         try:
             return super().getresponse()  # type: ignore[misc]
         except Exception as error:
@@ -248,8 +252,8 @@ class _Connection:
         self._used_at = time.monotonic()
         return bytes(content)
 
-    def _start_clock(self) -> None:
-        self._ends, self._sent = time.monotonic() + READ_SECONDS, 0
+    def _start_clock(self, longer: float = 0.0) -> None:
+        self._ends, self._sent_in_time = time.monotonic() + READ_SECONDS + longer, self._sent
 
     def _broken(self, error: Exception, status: int | None = None, headers: Any = None) -> Failure:
         """Say how an exchange came to its end after the request had begun to leave."""
@@ -368,8 +372,8 @@ def _check_proxy(proxy: str | None) -> None:
         return
     try:
         address = parse_url(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
-    except ValueError:
-        raise Failure(BadProxy, "the proxy's address is malformed") from None
+    except (ValueError, TypeError):
+        raise Failure(BadProxy, "the proxy's address is malformed (scheme, host or port)") from None
     if address.scheme not in ("http", "https"):
         raise Failure(BadProxy, f"the proxy {_shown(address)} has the scheme {address.scheme}, not http or https")
     if not address.host:
