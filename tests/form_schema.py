@@ -75,7 +75,7 @@ def _property(node: Node, required: bool) -> dict[str, Any]:
     elif kind == "number":
         found |= {"placeholder": _example(node)}
     elif node.item:
-        found["items"] = _item(node.item)
+        found.setdefault("items", _item(node.item))
     elif node.fields and "format" not in found:
         found |= _object(node, inner=True)
     return found

@@ -12,6 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What lies in a flow's folder is part of the flow, and not a script.
 SCRIPTS = sorted(file for file in (ROOT / "f").rglob("*.py") if not file.parent.name.endswith("__flow"))
 INLINE = sorted((ROOT / "f").rglob("*__flow/*.py"))
+# The packages that have another name than what is imported from them.
+PACKAGES = {"phonenumbers": "phonenumberslite"}
 # The version that the tests run on; the worker takes it from the lock's first line.
 PYTHON = "3.11"
 
@@ -27,7 +29,7 @@ def requirements(script: pathlib.Path) -> set[str]:
             if top in ("f", "u"):
                 found |= requirements(ROOT.joinpath(*module.split(".")).with_suffix(".py"))
             elif top not in sys.stdlib_module_names:
-                found.add(top)
+                found.add(PACKAGES.get(top, top))
     return found
 
 

@@ -328,12 +328,13 @@ def test_reference_in_a_message_stays_text(
     message = recorded(given, kustomer, resolve=workspace.resolve)
     (customer,), (conversation,) = kustomer.customers, kustomer.conversations
     shown = [
-        *(message[name] for name in ("preview", "subject", "externalId", "app")),
+        *(message[name] for name in ("preview", "subject", "app")),
         *(each["name"] for each in message["attachments"][:2]),
-        *(customer["attributes"][name] for name in ("name", "externalId")),
-        *(conversation["attributes"][name] for name in ("name", "externalId")),
+        *(each["attributes"]["name"] for each in (customer, conversation)),
     ]
     assert shown == [f" {reference}"] * len(shown)
+    ids = [message["externalId"], *(each["attributes"]["externalId"] for each in (customer, conversation))]
+    assert ids == [reference] * 3
     assert message["attachments"][2]["name"].endswith(reference.rpartition("/")[2])
 
 

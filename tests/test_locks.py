@@ -69,9 +69,13 @@ def test_job_has_what_the_locks_pin_and_nothing_else() -> None:
 @each_script
 def test_import_that_windmill_does_not_see_is_declared(script: pathlib.Path) -> None:
     """Who edits a step in Windmill gets the same packages: it looks for imports at the top of a script only."""
+    assert lock.requirements(script) - visible(script) == declared(script)
+
+
+def declared(script: pathlib.Path) -> set[str]:
+    """The packages that a script names in a comment."""
     source = script.read_text(encoding="utf-8")
-    declared = re.findall(r"^# extra_requirements:\n((?:# [\w-]+\n)*)", source, re.M)
-    assert lock.requirements(script) - visible(script) == set("".join(declared).replace("#", "").split())
+    return set("".join(re.findall(r"^# extra_requirements:\n((?:# [\w-]+\n)*)", source, re.M)).replace("#", "").split())
 
 
 def visible(script: pathlib.Path) -> set[str]:
@@ -81,7 +85,8 @@ def visible(script: pathlib.Path) -> set[str]:
         names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
         for name in [node.module or ""] if isinstance(node, ast.ImportFrom) else names:
             if name.startswith("f."):
-                found |= visible(lock.ROOT.joinpath(*name.split(".")).with_suffix(".py"))
+                imported = lock.ROOT.joinpath(*name.split(".")).with_suffix(".py")
+                found |= visible(imported) | declared(imported)
             elif name.partition(".")[0] not in sys.stdlib_module_names:
                 found.add(name.partition(".")[0])
     return found

@@ -223,10 +223,10 @@ def place(url: str, **fields: Any) -> Fault:
 
 @pytest.mark.parametrize("source", ["storage", "base64"])
 @pytest.mark.parametrize(
-    "size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17], ids="{} bytes".format
+    "size", [1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES + 17], ids="{} bytes".format
 )
 def test_a_file_arrives_to_the_byte(storage: Workspace, run: Step, size: int, source: str) -> None:
-    """Empty, or of any size beside that of a chunk."""
+    """Of any size beside that of a chunk."""
     content = (bytes(range(256)) * (size // 256 + 1))[:size]
     storage.store("dump", content)
     encoded = f"data:application/octet-stream;base64,{base64.b64encode(content).decode()}"
@@ -234,6 +234,24 @@ def test_a_file_arrives_to_the_byte(storage: Workspace, run: Step, size: int, so
     assert (found.file.size, found.file.sha256) == (size, hashlib.sha256(content).hexdigest())
     assert (found.made["name"], found.made["contentLength"]) == ("dump", size)
     assert len(found.records) == len(found.files) == 1
+
+
+def test_an_empty_file_of_the_storage_arrives(storage: Workspace, run: Step) -> None:
+    """It is there, so that it is one; base64 of nothing is a mistake."""
+    storage.store("empty.txt", b"")
+    assert run({"file": "s3:///empty.txt"}).file.size == 0
+
+
+@pytest.mark.parametrize("address", ["s3://archive/inbox/a b.pdf", " s3://archive/inbox/a b.pdf\n"])
+def test_a_file_may_be_named_by_its_address(storage: Workspace, run: Step, address: str) -> None:
+    """As Windmill writes it, with the name of its storage or without one."""
+    storage.store("inbox/a b.pdf", CONTENT, storage="archive")
+    assert run({"file": address}).made["name"] == "a b.pdf"
+    assert run({"file": "s3:///inbox/invoice.pdf"}).made["name"] == "invoice.pdf"
+    assert [each.query for each in storage.requests] == [
+        {"file_key": "inbox/a b.pdf", "storage": "archive"},
+        {"file_key": "inbox/invoice.pdf"},
+    ]
 
 
 def test_a_file_comes_from_the_storage_that_is_named(storage: Workspace, run: Step) -> None:
@@ -375,6 +393,8 @@ OCTETS = "application/octet-stream"
         ({"file": {"s3": "a.csv"}, "name": "b.xlsx"}, "b.xlsx", f"{OFFICE}spreadsheetml.sheet"),
         ({"file": {"s3": "a.csv"}, "contentType": "text/plain; charset=utf-8"}, "a.csv", "text/plain; charset=utf-8"),
         ({"file": {"s3": "a.csv"}, "name": "b"}, "b", "application/pdf"),
+        ({"file": {"s3": "inbox/a.csv"}, "name": " "}, "a.csv", "text/csv"),
+        ({"file": {"s3": "a.csv"}, "name": "Order_225/2385.pdf"}, "Order_225/2385.pdf", "application/pdf"),
         ({"file": {"s3": "scans/5f0c"}}, "5f0c", "application/pdf"),
         ({"file": {"s3": "scans/"}}, "attachment.pdf", "application/pdf"),
         ({"content": ENCODED}, "attachment.pdf", "application/pdf"),
@@ -521,7 +541,13 @@ ONE = "must have one of file, content and externalUrl, not "
         ({**FILE, **LINK}, "body", f"{ONE}file and externalUrl"),
         ({**PDF, **LINK}, "body", f"{ONE}content and externalUrl"),
         ({**FILE, **PDF, **LINK}, "body", f"{ONE}file and content and externalUrl"),
-        ({"file": "s3:///inbox/invoice.pdf"}, "body.file", "must be an object, not text"),
+        ({"file": "inbox/invoice.pdf"}, "body.file", "must be an object, not text"),
+        ({"file": "s3://inbox"}, "body.file", "must be an object, not text"),
+        (
+            {"externalUrl": "s3:///inbox/invoice.pdf"},
+            "body.externalUrl",
+            "give what is in Windmill's object storage as",
+        ),
         ({"file": [FILE]}, "body.file", "must be an object, not a list"),
         ({"file": {"s3": 5}}, "body.file.s3", "must be text, not a number"),
         ({"file": {"filename": "invoice.pdf"}}, "body.file.s3", "is missing"),
@@ -575,6 +601,15 @@ def test_a_wrong_body_is_told_and_nothing_is_sent(
         "data:text/plain;base64,Q",
         "QQ==\ud83d",
         "Q\0Q=",
+        "=",
+        "====",
+        "data:text/plain;base64,",
+        "QQ QQ",
+        "QU FB\nQUFB",
+        "QUFB \nQUFB",
+        "QUFB\tQUFB",
+        "QUFBQ",
+        "QUFBQ===",
     ],
 )
 def test_what_is_not_base64_is_refused(run: Step, content: str) -> None:

@@ -132,6 +132,28 @@ def _one_form(attachments: list[Any]) -> str | None:
     return "has the same attachment twice" if len(once) < len(attachments) else None
 
 
+Channel = Literal["email", "sms", "chat", "facebook", "twitter-dm", "twitter-tweet", "voice", "instagram", "whatsapp"]
+Direction = Literal["in", "out"]
+Meta = Annotated[
+    dict[str, Any],
+    Field(
+        "What the channel knows besides, any JSON object. For e-mail: from, to, cc.",
+        example={"from": "ada@example.com", "to": [{"email": "help@acme.example"}]},
+        max_length=100,
+        mistaken_names=("from", "to", "cc", "bcc", "sender", "recipient"),
+    ),
+]
+Custom = Annotated[
+    dict[str, Any],
+    Field(
+        "Your organisation's own message attributes, by their names in Settings > Klasses. The end of a name tells "
+        "its type: Str, Txt, Num, At, Bool, Url.",
+        example={"orderNumberStr": "1042"},
+        max_length=100,
+        mistaken_names=("customattributes",),
+    ),
+]
+
 _IMPORT = "fields.importedAt"
 _ADMIN = "The key needs the role org.admin to set it; Kustomer sets it otherwise."
 
@@ -141,9 +163,7 @@ class Message(TypedDict, total=False):
 
     channel: Required[
         Annotated[
-            Literal[
-                "email", "sms", "chat", "facebook", "twitter-dm", "twitter-tweet", "voice", "instagram", "whatsapp"
-            ],
+            Channel,
             Field(
                 "Channel on which the message was exchanged, such as email.",
                 example="email",
@@ -153,7 +173,7 @@ class Message(TypedDict, total=False):
     ]
     direction: Required[
         Annotated[
-            Literal["in", "out"],
+            Direction,
             Field("in: from the customer to you. out: from you to the customer.", example="in"),
         ]
     ]
@@ -258,25 +278,8 @@ class Message(TypedDict, total=False):
     auto: Annotated[
         bool, Field("On for a message that a machine wrote: it is left out of reports on agents.", example=True)
     ]
-    meta: Annotated[
-        dict[str, Any],
-        Field(
-            "What the channel knows besides, any JSON object. For e-mail: from, to, cc.",
-            example={"from": "ada@example.com", "to": [{"email": "help@acme.example"}]},
-            max_length=100,
-            mistaken_names=("from", "to", "cc", "bcc", "sender", "recipient"),
-        ),
-    ]
-    custom: Annotated[
-        dict[str, Any],
-        Field(
-            "Your organisation's own message attributes, by their names in Settings > Klasses. The end of a name "
-            "tells its type: Str, Txt, Num, At, Bool, Url.",
-            example={"orderNumberStr": "1042"},
-            max_length=100,
-            mistaken_names=("customattributes",),
-        ),
-    ]
+    meta: Meta
+    custom: Custom
     location: Annotated[
         Location, Field("Where the sender was.", example={"cityName": "Berlin", "countryCode": "DE"}, closed=False)
     ]

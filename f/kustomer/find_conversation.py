@@ -6,7 +6,7 @@ those of https://developer.kustomer.com/kustomer-api-docs/reference/createaconve
 
 from typing import Annotated, Any, Required, TypedDict
 
-from f.kustomer.client import dig, start
+from f.kustomer.client import Run, dig, start
 from f.kustomer.errors import RecordKind
 from f.kustomer.inputs import ExternalId, Field, ObjectId, kustomer
 
@@ -71,10 +71,15 @@ def main(auth: kustomer, body: "Conversation") -> dict[str, Any]:
     is whom it is with: for one that is found, not always who was given. Raises the KustomerErrors of f.kustomer.errors.
     """
     run = start(auth, CONVERSATION, body, _WITH_SOMEBODY)
-    given = run.body
+    return find(run, run.body)
+
+
+def find(run: Run, given: dict[str, Any]) -> dict[str, Any]:
+    """Find the conversation that is ``given``, or make it, as ``main`` does; ``run`` is one for CONVERSATION."""
     keys = [("externalId", given["externalId"])]
-    if given.pop("create", False):
-        found, created = run.create("/v1/conversations", keys, body=given)
+    if given.get("create"):
+        new = {name: value for name, value in given.items() if name != "create"}
+        found, created = run.create("/v1/conversations", keys, body=new)
     else:
         found, created = run.find("/v1/conversations", keys) or {}, False
     return {

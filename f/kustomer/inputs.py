@@ -29,8 +29,9 @@ class Field:
     ``example`` is a right value; ``max_length`` counts characters, or the keys of an object; ``pattern`` matches the
     whole text and goes with the form's ``customErrorMessage``; ``ge`` and ``le`` are the least and the greatest
     number; ``mistaken_names`` are those that people use for it by mistake, in lower case; ``closed`` is false for an
-    object that takes unknown keys; ``check`` returns what is wrong with a value of the right type, or None; ``form``
-    are further keys of Windmill's schema dialect (https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing).
+    object that takes unknown keys; ``tidy`` returns what is taken for a value, before anything else looks at it, and so
+    must take any; ``check`` returns what is wrong with a value of the right type, or None; ``form`` are further keys of
+    Windmill's schema dialect (https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing).
     """
 
     def __init__(
@@ -44,13 +45,14 @@ class Field:
         le: float | None = None,
         mistaken_names: Iterable[str] = (),
         closed: bool = True,
+        tidy: Callable[[Any], Any] | None = None,
         check: Callable[[Any], str | None] | None = None,
         **form: Any,
     ) -> None:
         self.description, self.example, self.form = description, example, form
         self.max_length, self.pattern, self.check = max_length, pattern, check
         self.ge, self.le = ge, le
-        self.mistaken_names, self.closed = mistaken_names, closed
+        self.mistaken_names, self.closed, self.tidy = mistaken_names, closed, tidy
 
     def rules(self) -> Iterator[Callable[[Any], str | None]]:
         """The checks for a value of the right type: each says what is wrong, without quoting it, or None."""
@@ -97,8 +99,28 @@ def _can_be_looked_up(external_id: str) -> str | None:
     return None if seen else "is blank: leave it out, or give an id"
 
 
+def given(value: Any) -> bool:
+    """Tell whether anything is left of a value once all that is empty is taken out of it."""
+    return bool(_pruned_list([value], None, "", []))
+
+
+def unless_blank(value: Any) -> Any:
+    """Return ``""``, which is not given, for a text of blanks only, and any other value as it is."""
+    return "" if isinstance(value, str) and value.isspace() else value
+
+
+def _unfolded(external_id: Any) -> Any:
+    """Take off what a header may have around an id, and the line breaks of folding within it.
+
+    https://www.rfc-editor.org/rfc/rfc5322#section-2.2.3
+    """
+    if not isinstance(external_id, str):
+        return external_id
+    return re.sub(r"\r?\n(?=[ \t])", "", external_id.strip()) or external_id  # a blank one is told
+
+
 Number = int | float
-ExternalId = Annotated[str, Field(max_length=256, check=_can_be_looked_up)]
+ExternalId = Annotated[str, Field(max_length=256, tidy=_unfolded, check=_can_be_looked_up)]
 DateTime = Annotated[str, Field(check=_instant, format="date-time")]
 ObjectId = Annotated[
     str,
@@ -157,6 +179,7 @@ class Node:
         )
         self.closed = all(each.closed for each in self.about)
         self.mistaken_names = [name for each in self.about for name in each.mistaken_names]
+        self.tidy = next((each.tidy for each in self.about if each.tidy), None)
 
     @cached_property
     def fields(self) -> dict[str, "Node"]:
@@ -235,6 +258,8 @@ def _pruned_object(value: dict[Any, Any], node: Node | None, path: str, problems
     kept = {}
     for name, each in value.items():
         inner = fields.get(name)
+        if inner and inner.tidy:
+            each = inner.tidy(each)
         if isinstance(each, (dict, list)):
             if left := _pruned(each, inner, f"{path}.{name if inner else _shown(name)}", problems):
                 kept[name] = left
@@ -248,6 +273,8 @@ def _pruned_object(value: dict[Any, Any], node: Node | None, path: str, problems
 def _pruned_list(value: list[Any], item: Node | None, path: str, problems: list[Problem]) -> list[Any]:
     kept = []
     for index, each in enumerate(value):
+        if item and item.tidy:
+            each = item.tidy(each)
         if isinstance(each, (dict, list)):
             if left := _pruned(each, item, f"{path}[{index}]", problems):
                 kept.append(left)

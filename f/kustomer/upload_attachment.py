@@ -18,9 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from urllib3.filepost import encode_multipart_formdata
 
-from f.kustomer.client import dig, start
+from f.kustomer.client import Run, dig, start
 from f.kustomer.errors import RecordKind
-from f.kustomer.inputs import Field, Number, kustomer
+from f.kustomer.inputs import Field, Number, kustomer, unless_blank
 
 # Large enough to be quick, small enough for a worker with little memory.
 CHUNK_BYTES = 1 << 18
@@ -40,22 +40,42 @@ def _stored(file: dict[str, Any]) -> BinaryIO:
     return read(file)
 
 
-def _decoded(content: str) -> bytes:
-    """Decodes base64, also as data: address, with line breaks, without padding, or of the kind for addresses."""
-    text = re.sub(r"(?i)^\s*data:[^,]*;base64,", "", content)
-    text = "".join(text.split()).translate(str.maketrans("-_", "+/")).rstrip("=")
-    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+# Windmill's own spelling: https://www.windmill.dev/docs/core_concepts/object_storage_in_windmill
+_S3_ADDRESS = re.compile(r"s3://([^/]*)/(.+)", re.DOTALL)
+
+
+def s3_object(value: Any) -> Any:
+    """Return what an address such as ``s3:///inbox/a.pdf`` or ``s3://storage/inbox/a.pdf`` names, else the value."""
+    found = _S3_ADDRESS.fullmatch(value.strip()) if isinstance(value, str) else None
+    return {"s3": found[2], **({"storage": found[1]} if found[1] else {})} if found else value
+
+
+def decoded(content: str) -> bytes:
+    """Return the bytes of base64: as data: address, with line breaks, without padding, or of the kind for addresses.
+
+    Raise ValueError for anything else, and for no bytes at all. A blank within a line is refused too: it was a plus,
+    before somebody decoded it as a part of an address.
+    """
+    text = re.sub(r"(?i)^\s*data:[^,]*;base64,", "", content).strip()
+    text = re.sub(r"[\r\n]", "", text).translate(str.maketrans("-_", "+/")).rstrip("=")
+    found = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    if not found:
+        raise ValueError("no bytes")
+    return found
 
 
 def _not_base64(content: str) -> str | None:
     try:
-        _decoded(content)
+        decoded(content)
     except ValueError:
         return "must be base64: the bytes of the file as text"
     return None
 
 
-def _not_a_link(url: str) -> str | None:
+def not_a_link(url: str) -> str | None:
+    """Return what keeps a text from being a link that Kustomer takes, without quoting it; None where nothing does."""
+    if url.startswith("s3://"):
+        return "must be an address that begins with https://: give what is in Windmill's object storage as file"
     try:
         parts = urlsplit(url)
         right = parts.scheme == "https" and parts.hostname and "@" not in parts.netloc and parts.port != 0
@@ -75,9 +95,11 @@ class File(TypedDict, total=False):
     file: Annotated[
         S3Object,
         Field(
-            "A file in Windmill's object storage, of any size.",
+            "A file in Windmill's object storage, of any size. In a flow, an address such as s3:///inbox/invoice.pdf "
+            "will do too.",
             mistaken_names=("s3", "s3object"),
             closed=False,
+            tidy=s3_object,
             format="resource-s3_object",
             showExpr="!fields.content && !fields.externalUrl",
         ),
@@ -86,6 +108,7 @@ class File(TypedDict, total=False):
         str,
         Field(
             "A small file, dropped here. In a flow: its bytes as base64.",
+            tidy=unless_blank,
             check=_not_base64,
             mistaken_names=("base64", "data", "bytes"),
             contentEncoding="base64",
@@ -97,7 +120,8 @@ class File(TypedDict, total=False):
         Field(
             "A link instead of a file: Kustomer shows the address and never fetches what is there.",
             example="https://files.acme.example/invoice.pdf",
-            check=_not_a_link,
+            tidy=unless_blank,
+            check=not_a_link,
             mistaken_names=("url", "link", "href"),
             showExpr="!fields.file?.s3 && !fields.content",
         ),
@@ -108,6 +132,7 @@ class File(TypedDict, total=False):
             "File name to show. Left empty, it is taken from the file or the link.",
             example="invoice.pdf",
             max_length=255,
+            tidy=unless_blank,
             mistaken_names=("filename", "title"),
         ),
     ]
@@ -134,7 +159,8 @@ class File(TypedDict, total=False):
     ]
 
 
-def _not_one(given: dict[str, Any]) -> str | None:
+def not_one(given: dict[str, Any]) -> str | None:
+    """Return what is wrong with a file as a whole, or None."""
     sources = [name for name in ("file", "content", "externalUrl") if name in given]
     if len(sources) != 1:
         return f"must have one of file, content and externalUrl, not {' and '.join(sources) or 'none'}"
@@ -143,7 +169,7 @@ def _not_one(given: dict[str, Any]) -> str | None:
     return None
 
 
-_ONE_FILE = Annotated[File, Field(check=_not_one)]
+_ONE_FILE = Annotated[File, Field(check=not_one)]
 
 
 # Office's types are missing from Python's own table, which is all that a worker may have.
@@ -204,20 +230,24 @@ ATTACHMENT = RecordKind("attachment", role="org.permission.message.create", dupl
 
 
 def main(auth: kustomer, body: "File") -> dict[str, Any]:
-    """Makes an attachment of a file or a link, to put into the ``attachments`` of a message.
+    """Make an attachment of a file or a link, to put into the ``attachments`` of a message.
 
-    Returns ``{"_id", "name", "contentType", "contentLength"}``, the length in bytes. Until a message takes it, nobody
-    sees it, so running this again is always safe. Raises the KustomerErrors of f.kustomer.errors.
+    Return ``{"_id", "name", "contentType", "contentLength"}``, the length in bytes. Until a message takes it, nobody
+    sees it, so running this again is always safe. Raise the KustomerErrors of f.kustomer.errors.
     """
     run = start(auth, ATTACHMENT, body, _ONE_FILE)
-    given = run.body
+    return attach(run, run.body)
+
+
+def attach(run: Run, given: dict[str, Any]) -> dict[str, Any]:
+    """Make an attachment of the file that is ``given``, as ``main`` does; ``run`` is one for ATTACHMENT."""
     if "externalUrl" in given:
-        about = _about(given, given.get("contentLength", 0))
+        about = described(given, given.get("contentLength", 0))
         made, _ = run.create("/v1/attachments", body={**about, "externalUrl": given["externalUrl"]})
         return {"_id": made["data"]["id"], **about}
-    with _stored(given["file"]) if "file" in given else BytesIO(_decoded(given["content"])) as file:
+    with _stored(given["file"]) if "file" in given else BytesIO(decoded(given["content"])) as file:
         first, length = file.read(16), file.seek(0, 2)
-        about = _about(given, length, first)
+        about = described(given, length, first)
         made, _ = run.create("/v1/attachments", body=about)
 
         def form(fields: dict[str, str]) -> tuple[Form, str]:
@@ -228,8 +258,11 @@ def main(auth: kustomer, body: "File") -> dict[str, Any]:
     return {"_id": made["data"]["id"], **about}
 
 
-def _about(given: dict[str, Any], length: float, first: bytes = b"") -> dict[str, Any]:
-    """Describes a file as Kustomer wants it: what is not given is told from where it is, and its ``first`` bytes."""
+def described(given: dict[str, Any], length: float, first: bytes = b"") -> dict[str, Any]:
+    """Return the ``name``, ``contentType`` and ``contentLength`` of a file, of which ``first`` are the first bytes.
+
+    What is not given is told from where the file is, and from these bytes.
+    """
     stored, link = given.get("file", {}), urlsplit(given.get("externalUrl", ""))
     place = stored.get("filename") or stored.get("s3") or unquote(link.path)
     name = given.get("name") or posixpath.basename(place)

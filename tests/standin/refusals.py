@@ -36,8 +36,8 @@ def _is_object_id(value: object) -> bool:
 
 @_FORMATS.checks("email-relaxed")
 def _is_email(value: object) -> bool:
-    # The format is named and nowhere described: something on both sides of one @ is our choice.
-    return not isinstance(value, str) or re.fullmatch(r"[^@\s]+@[^@\s]+", value) is not None
+    # The format is named and nowhere described: something on both sides of an @, or in quotes, is our choice.
+    return not isinstance(value, str) or re.fullmatch(r"""("([^"\\]|\\.)+"|[^@\s]+)@[^@\s]+""", value) is not None
 
 
 @_FORMATS.checks("phone-number")

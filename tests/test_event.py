@@ -1,0 +1,329 @@
+"""An event is checked as a whole before anything is sent, and becomes what the single steps take."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from f.kustomer.create_message import Message
+from f.kustomer.find_conversation import Conversation
+from f.kustomer.find_customer import Customer
+from f.kustomer.inputs import check
+from f.kustomer.record_message import (
+    Event,
+    check_event,
+    conversation_of,
+    customer_of,
+    cut,
+    message_of,
+    no_files,
+)
+from f.kustomer.upload_attachment import File
+from tests.conftest import Body
+
+HELLO = base64.b64encode(b"Hello").decode()
+LINK = "https://files.acme.example/invoice.pdf"
+NEEDED: Body = {"channel": "email", "messageId": "<m1@x.example>", "email": "ada@x.example", "text": "Hello"}
+FULL: Body = {
+    **NEEDED,
+    "threadId": "<t1@x.example>",
+    "phone": "+49 30 1234567",
+    "customerExternalId": "customer-1042",
+    "name": "Ada Lindqvist",
+    "subject": "Order 1042",
+    "files": [LINK],
+    "direction": "out",
+    "sentAt": "2026-01-31T09:30:00Z",
+    "app": "acme-inbox",
+    "meta": {"from": "ada@x.example", "empty": ""},
+    "custom": {"orderStr": "1042"},
+    "lang": "en_us",
+}
+
+
+def checked(event: Body) -> Body:
+    """The event that is left of one in which nothing is wrong."""
+    found, problems = check_event(event)
+    assert problems == []
+    return found
+
+
+def wrong(event: Any) -> dict[str, str]:
+    """What is wrong with an event: path -> what."""
+    return dict(check_event(event)[1])
+
+
+# What counts as given
+
+
+@pytest.mark.parametrize("empty", [None, "", [], {}], ids=repr)
+def test_input_that_nobody_touched_counts_as_not_given(empty: object) -> None:
+    """In any spelling of empty, so that the message is the same as without it."""
+    optional = dict.fromkeys(Event.__annotations__.keys() - NEEDED.keys(), empty)
+    assert checked({**optional, **NEEDED}) == checked(NEEDED) == NEEDED
+
+
+@pytest.mark.parametrize("name", ["name", "app", "direction"])
+def test_blank_text_counts_as_not_given_where_it_says_nothing(name: str) -> None:
+    """A name of blanks is nobody's."""
+    assert checked({**NEEDED, name: " \t"}) == NEEDED
+
+
+NO_FILES: list[Any] = [
+    "",
+    None,
+    {},
+    [],
+    [""],
+    [None],
+    [{}],
+    [[]],
+    ["  "],
+    [{"s3": ""}],
+    [{"file": {}}],
+    [{"file": {"s3": None}}],
+]
+NAMED_ONLY: list[Body] = [
+    {"content": None, "name": "a"},
+    {"content": "", "name": "a.txt", "contentType": "text/plain"},
+    {"s3": "", "filename": "a", "storage": "b"},
+    {"file": {"s3": "", "filename": "a.pdf"}},
+    {"externalUrl": " ", "name": "a"},
+    {"name": 5},
+]
+
+
+@pytest.mark.parametrize("files", [*NO_FILES, *([each] for each in NAMED_ONLY)], ids=repr)
+def test_what_is_no_file_does_not_keep_a_message_from_being_recorded(files: object) -> None:
+    """Alone, and beside one that is."""
+    assert checked({**NEEDED, "files": files}) == NEEDED
+    beside = files if isinstance(files, list) else [files]
+    assert checked({**NEEDED, "files": [*beside, LINK, *beside]})["files"] == [{"externalUrl": LINK}]
+
+
+@pytest.mark.parametrize("item", NAMED_ONLY, ids=repr)
+def test_item_that_is_left_out_is_known_by_its_place(item: Body) -> None:
+    """So that a log can say so; what is wholly empty says nothing."""
+    assert no_files({"files": [LINK, None, item, "", {"s3": ""}, {"content": HELLO}]}) == ["files[2]"]
+    assert no_files({"files": item}) == ["files[0]"]
+    assert no_files({}) == []
+
+
+FILES: list[tuple[Any, Body]] = [
+    (LINK, {"externalUrl": LINK}),
+    ("s3:///inbox/a.pdf", {"file": {"s3": "inbox/a.pdf"}}),
+    (" s3://archive/inbox/a.pdf\n", {"file": {"s3": "inbox/a.pdf", "storage": "archive"}}),
+    ({"s3": "a"}, {"file": {"s3": "a"}}),
+    (
+        {"s3": "a", "storage": "b", "filename": "c", "presigned": "d", "name": "Order_225/2385.pdf"},
+        {"file": {"s3": "a", "storage": "b", "filename": "c", "presigned": "d"}, "name": "Order_225/2385.pdf"},
+    ),
+    ({"s3": "a", "contentType": "a/b", "file": {}}, {"file": {"s3": "a"}, "contentType": "a/b"}),
+    ({"file": {"s3": "a"}, "name": " "}, {"file": {"s3": "a"}}),
+    ({"file": "s3:///inbox/a.pdf"}, {"file": {"s3": "inbox/a.pdf"}}),
+    ({"content": HELLO, "name": "a/b.txt"}, {"content": HELLO, "name": "a/b.txt"}),
+    ({"externalUrl": LINK, "content": "", "contentLength": 0}, {"externalUrl": LINK, "contentLength": 0}),
+    ({"externalUrl": "", "content": HELLO, "s3": ""}, {"content": HELLO}),
+]
+
+
+@pytest.mark.parametrize(("item", "file"), FILES, ids=repr)
+def test_file_becomes_what_upload_attachment_takes(item: Any, file: Body) -> None:
+    """Alone and in a list, in order."""
+    assert checked({**NEEDED, "files": item})["files"] == [file]
+    assert checked({**NEEDED, "files": [LINK, item]})["files"] == [{"externalUrl": LINK}, file]
+    assert check(file, File)[2] == []
+
+
+# What is wrong
+
+HTTPS = "must be an address that begins with https://, without user name and password"
+BASE64 = "must be base64: the bytes of the file as text"
+
+
+@pytest.mark.parametrize(
+    ("item", "path", "what"),
+    [
+        ("http://files.acme.example/a", "files[1]", HTTPS),
+        ("https://ada:secret@files.acme.example/a", "files[1]", HTTPS),
+        ("invoice.pdf", "files[1]", HTTPS),
+        ("s3://inbox", "files[1]", "give what is in Windmill's object storage as file"),
+        (5, "files[1]", "must be an object or text, not a number"),
+        ([LINK], "files[1]", "must be an object or text, not a list"),
+        ({"externalUrl": "s3:///a.pdf"}, "files[1].externalUrl", "give what is in Windmill's object storage as file"),
+        ({"externalUrl": "http://a.example"}, "files[1].externalUrl", HTTPS),
+        ({"content": "a b"}, "files[1].content", BASE64),
+        ({"content": "="}, "files[1].content", BASE64),
+        ({"content": HELLO, "externalUrl": LINK}, "files[1]", "not content and externalUrl"),
+        ({"s3": "a", "content": HELLO}, "files[1]", "not file and content"),
+        ({"s3": 5}, "files[1].file.s3", "must be text, not a number"),
+        ({"url": LINK}, "files[1].url", "did you mean 'externalUrl'?"),
+        ({"url": LINK}, "files[1]", "must have one of file, content and externalUrl, not none"),
+        ({"file": "invoice.pdf"}, "files[1].file", "must be an object, not text"),
+        ({"content": HELLO, "contentType": "pdf"}, "files[1].contentType", "must be a media type"),
+    ],
+    ids=repr,
+)
+def test_wrong_file_is_told_by_its_place(item: Any, path: str, what: str) -> None:
+    """Counted as it was given, and without being quoted."""
+    found = wrong({**NEEDED, "files": ["", item]})
+    assert what in found[path]
+    assert "secret" not in json.dumps(found)
+
+
+def test_all_that_is_wrong_is_told_at_once_by_the_names_of_the_inputs() -> None:
+    """With what is missing."""
+    event = {
+        "channel": "fax",
+        "email": "ada",
+        "phone": "1",
+        "sentAt": "now",
+        "body": "x",
+        "files": ["a", {"content": "!"}],
+    }
+    paths = ["body", "channel", "email", "files[0]", "files[1].content", "messageId", "phone", "sentAt"]
+    assert sorted(wrong(event)) == paths
+    assert wrong(event)["body"] == "is not a known field: did you mean 'text'?"
+    needed = {"email": "email, phone and customerExternalId", "text": "text, subject and files"}
+    missing = {name: f"is missing: one of {names} is needed" for name, names in needed.items()}
+    assert wrong({}) == {"channel": "is missing", "messageId": "is missing", **missing}
+    assert wrong({**NEEDED, "text": "", "files": NAMED_ONLY}) == {"text": missing["text"]}
+
+
+@pytest.mark.parametrize("event", [None, [], "text", 5], ids=repr)
+def test_what_is_no_event_is_told_as_such(event: object) -> None:
+    """And nothing else of it."""
+    assert wrong(event).keys() == {"body"}
+
+
+@pytest.mark.parametrize("name", ["messageId", "threadId", "customerExternalId"])
+def test_blank_id_is_told(name: str) -> None:
+    """A thread of blanks would be everybody's."""
+    assert wrong({**NEEDED, name: " "}) == {name: "is blank: leave it out, or give an id"}
+
+
+def test_message_too_large_with_its_attachments_is_told_before_any_is_uploaded() -> None:
+    """An attachment adds its id, name, type and size to the message."""
+    events = [
+        {**NEEDED, "text": "x" * 9_000, "files": [{"s3": f"{'n' * 200}{i}"} for i in range(n)]} for n in (200, 500)
+    ]
+    assert wrong(events[0]) == {}
+    found = wrong(events[1])
+    assert list(found) == ["body"]
+    assert "bytes as JSON, at most 100,000 are allowed" in found["body"]
+    assert wrong({**NEEDED, "meta": {"x": "x" * 100_000}}).keys() == {"body"}
+    assert wrong({**NEEDED, "meta": {"x": float("nan")}}).keys() == {"meta.x"}
+
+
+# What it becomes
+
+
+def test_whole_event_becomes_what_the_steps_take() -> None:
+    """Every input stands where its step expects it."""
+    event = checked(FULL)
+    assert customer_of(event) == {
+        "email": "ada@x.example",
+        "phone": "+49 30 1234567",
+        "externalId": "customer-1042",
+        "name": "Ada Lindqvist",
+    }
+    assert conversation_of(event) == {"externalId": "<t1@x.example>", "name": "Order 1042"}
+    assert message_of(event) == {
+        "channel": "email",
+        "direction": "out",
+        "app": "acme-inbox",
+        "externalId": "<m1@x.example>",
+        "subject": "Order 1042",
+        "preview": "Hello",
+        "sentAt": "2026-01-31T09:30:00Z",
+        "meta": {"from": "ada@x.example", "empty": ""},
+        "custom": {"orderStr": "1042"},
+        "lang": "en_us",
+    }
+    for body, shape in (
+        (customer_of(event), Customer),
+        (conversation_of(event), Conversation),
+        (message_of(event), Message),
+    ):
+        assert check(body, shape)[2] == []
+
+
+def test_event_of_the_least_becomes_what_the_steps_take() -> None:
+    """The message begins a thread; it came in."""
+    event = checked(NEEDED)
+    assert customer_of(event) == {"email": "ada@x.example"}
+    assert conversation_of(event) == {"externalId": "<m1@x.example>"}
+    assert message_of(event) == {
+        "channel": "email",
+        "direction": "in",
+        "app": "windmill",
+        "externalId": "<m1@x.example>",
+        "preview": "Hello",
+    }
+
+
+@pytest.mark.parametrize("given", [" <t1@x.example>\r\n", "\r\n <t1@x.example>", "<t1@\r\n x.example>"], ids=repr)
+def test_padded_or_folded_id_is_one_id(given: str) -> None:
+    """As headers of e-mails have them; what is folded within keeps its blank."""
+    event = checked({**NEEDED, "messageId": given, "threadId": given, "customerExternalId": given})
+    ids = {message_of(event)["externalId"], conversation_of(event)["externalId"], customer_of(event)["externalId"]}
+    assert ids == {given.replace("\r\n", "").strip()}
+
+
+def test_too_long_texts_are_cut_to_what_the_steps_take() -> None:
+    """Visibly, and as short as Kustomer wants them."""
+    event = checked({**NEEDED, "text": "x" * 30_000, "subject": "y" * 300, "name": "z" * 300})
+    assert message_of(event)["preview"] == "x" * 10_200 + " […]"
+    assert message_of(event)["subject"] == conversation_of(event)["name"] == "y" * 250 + " […]"
+    assert customer_of(event)["name"] == "z" * 250 + " […]"
+    assert check(message_of(event), Message)[2] == []
+
+
+# Cutting
+
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+CHARACTERS = {
+    "family": FAMILY,
+    "accent": "e\u0301",
+    "several marks": "a\u0301\u0323\u0308",
+    "vowel sign": "\u0915\u093f",
+    "flag": "\U0001f1e9\U0001f1ea",
+    "skin": "\U0001f44b\U0001f3fd",
+    "heart": "\u2764\ufe0f",
+    "keycap": "1\ufe0f\u20e3",
+    "flag of England": "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "jamo": "\u1112\u1161\u11ab",
+    "halves": "\ud83d\ude00",
+    "line end": "\r\n",
+}
+
+
+@pytest.mark.parametrize("character", CHARACTERS.values(), ids=CHARACTERS)
+def test_nothing_is_cut_within_a_character(character: str) -> None:
+    """Wherever in it the limit falls, alone and among its like."""
+    for before in (0, 1, len(character) * 4):
+        text = "x" * before + character * 9 + "y" * 9
+        for limit in range(before or 1, len(text)):
+            whole = before + (limit - before) // len(character) * len(character)
+            end = min(max(limit, 0), whole if limit < before + len(character) * 9 else limit)
+            assert cut(text, limit) == text[: end or limit] + " […]"
+
+
+def test_text_up_to_the_limit_stays_whole() -> None:
+    """Also the empty one."""
+    for text in ("", "x" * 9, "x" * 10):
+        assert cut(text, 10) == text
+    assert cut("x" * 11, 10) == "x" * 10 + " […]"
+
+
+def test_third_letter_of_flags_begins_another_one() -> None:
+    """Two flags are never taken for one of their middle letters."""
+    flags = CHARACTERS["flag"] * 8
+    assert [len(cut("x" + flags, limit)) - 4 for limit in range(1, 9)] == [1, 1, 3, 3, 5, 5, 7, 7]
+
+
+def test_endless_character_is_cut_all_the_same() -> None:
+    """A message of marks only is still one that has to fit."""
+    for text in ("e" + "\u0301" * 20_000, "\u0301" * 20_000):
+        assert cut(text, 10_200) == text[:10_200] + " […]"
