@@ -31,6 +31,7 @@ from f.kustomer.errors import (
     NoAnswer,
     OddAnswer,
     Outcome,
+    Problem,
     ProblemClass,
     RateLimited,
     RecordKind,
@@ -285,13 +286,23 @@ def start(auth: object, kind: RecordKind, body: object = None, shape: Any = None
     ``body`` is checked by the TypedDict ``shape``; with ``limit``, in bytes, it may be sent as it is. Raise
     InvalidInput with every problem of both.
     """
-    to, problems = connection(auth)
     value, encoded, wrong = check(body, shape, limit=limit) if shape else ({}, b"", [])
+    return start_checked(auth, kind, value, wrong, encoded)
+
+
+def start_checked(
+    auth: object, kind: RecordKind, body: dict[str, Any], wrong: list[Problem], encoded: bytes | None = None
+) -> "Run":
+    """Open the run of a step that has checked its body by itself, ``wrong`` being what it has found.
+
+    Raise InvalidInput with that, and every problem of ``auth``.
+    """
+    to, problems = connection(auth)
     problems += wrong
     if problems:
         log(f"nothing sent: {len(problems)} to correct in auth and body")
         raise invalid(problems)
-    return Run(Job(to), kind, value, encoded)
+    return Run(Job(to), kind, body, encoded)
 
 
 class Run:
@@ -359,7 +370,18 @@ class Run:
 
         Names and values go as in ``/v1/customers/email={value}``. Raise KustomerError.
         """
-        return self._look(path, keys, differs).found
+        return self.look(path, keys, differs).found
+
+    def look(self, path: str, keys: Keys, differs: Differs | None = None) -> LookUp:
+        """Look as ``find`` does, and tell also whether the key may look at all. Raise KustomerError."""
+        for name, value in keys:
+            quoted = quote(value, safe="")
+            if self._job.redact.hides(value):
+                self.hide(quoted)
+            look_up = self._look_for(name, f"{path}/{name}={quoted}", differs)
+            if look_up.found or look_up.not_allowed:
+                return look_up
+        return ABSENT
 
     def create(
         self,
@@ -376,7 +398,7 @@ class Run:
         """
         self._lookup_keys = " or ".join(dict.fromkeys(name for name, _ in keys))
         if look:
-            before = self._look(path, keys, differs)
+            before = self.look(path, keys, differs)
             if before.found:
                 return before.found, False
             if before.not_allowed:
@@ -392,7 +414,7 @@ class Run:
             # A request that was cut off may still be on its way into the database: wait, then look.
             if answer.problem is not Conflict and not self._sleep_before_retry(answer, failures):
                 break
-            after = self._look(path, keys, differs)
+            after = self.look(path, keys, differs)
             if after.found:
                 return after.found, self._outcome == "unknown"
             if after.not_allowed:
@@ -428,16 +450,6 @@ class Run:
     ) -> Request:
         signed = {**_HEADERS, "Authorization": f"Bearer {self.to.key}"}
         return Request(method, self.to.base + path, signed, body, read)
-
-    def _look(self, path: str, keys: Keys, differs: Differs | None) -> LookUp:
-        for name, value in keys:
-            quoted = quote(value, safe="")
-            if self._job.redact.hides(value):
-                self.hide(quoted)
-            look_up = self._look_for(name, f"{path}/{name}={quoted}", differs)
-            if look_up.found or look_up.not_allowed:
-                return look_up
-        return ABSENT
 
     def _look_for(self, name: str, path: str, differs: Differs | None) -> LookUp:
         """Look one up. Raise KustomerError where nobody can tell whether it is there, or it is another one."""

@@ -4,6 +4,7 @@ Records a message on a customer's Kustomer timeline, once. It delivers nothing t
 those of https://developer.kustomer.com/api/core-resources/create-message
 """
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Required, TypedDict
 
 from f.kustomer.client import dig, start
@@ -398,13 +399,44 @@ def main(auth: kustomer, body: "Message") -> dict[str, Any]:
     """
     run = start(auth, MESSAGE, body, Message, limit=MAX_BODY_BYTES)
     keys = [("externalId", run.body["externalId"])] if "externalId" in run.body else []
-    answer, _ = run.create("/v1/messages", keys, _differences)
+    answer, _ = run.create("/v1/messages", keys, differences)
     return answer
 
 
-def _differences(found: dict[str, Any], message: dict[str, Any]) -> list[str]:
-    """Names the fields in which the message found under an externalId plainly is another one."""
+def differences(found: dict[str, Any], message: dict[str, Any]) -> list[str]:
+    """Name the fields in which the message found under an externalId plainly is another one.
+
+    A merged customer or an edited text by itself makes no other message; both together do.
+    """
     there = {name: dig(found, "attributes", name) for name in ("externalId", "channel", "direction", "app")}
-    there["conversation"] = str(dig(found, "relationships", "conversation", "data", "id") or "").lower()
-    wanted = {**message, "conversation": message.get("conversation", "").lower()}
-    return [name for name, value in there.items() if value and wanted.get(name) and value != wanted[name]]
+    there |= {name: related(found, name) for name in ("conversation", "customer")}
+    wanted = {**message, **{name: message.get(name, "").lower() for name in ("conversation", "customer")}}
+    other = [name for name, value in there.items() if value and wanted.get(name) and value != wanted[name]]
+    if "customer" not in other:
+        return other
+    changed = rewritten(found, message)
+    return [*other, *changed] if changed else [name for name in other if name != "customer"]
+
+
+def rewritten(found: dict[str, Any], message: dict[str, Any]) -> list[str]:
+    """Name of ``preview`` and ``sentAt`` what is another one in the message found under an externalId."""
+    there = {name: dig(found, "attributes", name) for name in ("preview", "sentAt")}
+    same = {"preview": lambda text: " ".join(text.split()), "sentAt": _second}
+    return [
+        name
+        for name, text in there.items()
+        if isinstance(text, str) and name in message and same[name](text) != same[name](message[name])
+    ]
+
+
+def related(found: dict[str, Any], name: str) -> str:
+    """Return the id of what a message belongs to, or ""."""
+    return str(dig(found, "relationships", name, "data", "id") or "").lower()
+
+
+def _second(moment: str) -> datetime | None:
+    """Return a moment without the fractions of its second, which not every channel keeps; None for what is none."""
+    try:
+        return datetime.fromisoformat(moment.upper()).astimezone(UTC).replace(microsecond=0)
+    except (ValueError, OverflowError):
+        return None

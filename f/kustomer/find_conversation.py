@@ -71,10 +71,10 @@ def main(auth: kustomer, body: "Conversation") -> dict[str, Any]:
     is whom it is with: for one that is found, not always who was given. Raises the KustomerErrors of f.kustomer.errors.
     """
     run = start(auth, CONVERSATION, body, _WITH_SOMEBODY)
-    return find(run, run.body)
+    return find_conversation(run, run.body)
 
 
-def find(run: Run, given: dict[str, Any]) -> dict[str, Any]:
+def find_conversation(run: Run, given: dict[str, Any]) -> dict[str, Any]:
     """Find the conversation that is ``given``, or make it, as ``main`` does; ``run`` is one for CONVERSATION."""
     keys = [("externalId", given["externalId"])]
     if given.get("create"):

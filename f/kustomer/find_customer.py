@@ -77,10 +77,10 @@ def main(auth: kustomer, body: "Customer") -> dict[str, Any]:
     f.kustomer.errors.
     """
     run = start(auth, CUSTOMER, body, _SOMEBODY)
-    return find(run, run.body)
+    return find_customer(run, run.body)
 
 
-def find(run: Run, given: dict[str, Any]) -> dict[str, Any]:
+def find_customer(run: Run, given: dict[str, Any]) -> dict[str, Any]:
     """Find the customer who is ``given``, or make them, as ``main`` does; ``run`` is one for CUSTOMER."""
     keys = lookup_keys(given)
     run.hide(*(value for _, value in keys), *(value[1:] for _, value in keys if value.startswith("+")))

@@ -4,13 +4,27 @@ Puts a message on a customer's timeline in Kustomer, with its files: finds the c
 them, uploads the files, records the message once. It delivers nothing to the customer.
 """
 
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Annotated, Any, Required, TypedDict
 from unicodedata import category
 
+from f.kustomer.client import Keys, Run, dig, log, start_checked
 from f.kustomer.contacts import Email, Phone
-from f.kustomer.create_message import Channel, Custom, Direction, Message, Meta
-from f.kustomer.errors import Problem
+from f.kustomer.create_message import (
+    MESSAGE,
+    Channel,
+    Custom,
+    Direction,
+    Message,
+    Meta,
+    differences,
+    related,
+    rewritten,
+)
+from f.kustomer.errors import KustomerError, Problem
+from f.kustomer.find_conversation import CONVERSATION, find_conversation
+from f.kustomer.find_customer import CUSTOMER, find_customer
 from f.kustomer.inputs import (
     MAX_BODY_BYTES,
     DateTime,
@@ -18,15 +32,18 @@ from f.kustomer.inputs import (
     Field,
     check,
     given,
+    kustomer,
     unless_blank,
 )
-from f.kustomer.upload_attachment import File, decoded, described, not_a_link, not_one, s3_object
+from f.kustomer.upload_attachment import ATTACHMENT, File, attach, decoded, described, not_a_link, not_one, s3_object
 
 # Of a longer text so much is recorded, and a mark that there was more; Kustomer takes 10,240 and 256 characters:
 # https://developer.kustomer.com/api/core-resources/create-message
 TEXT_LENGTH = 10_200
 LINE_LENGTH = 250
 _MORE = " […]"
+# Each holds a connection, and a file on the worker's disk.
+FILES_AT_ONCE = 5
 
 # What a file may say of itself without saying where its bytes are.
 _DETAILS = {"name", "contentType", "contentLength", "filename", "storage"}
@@ -170,6 +187,106 @@ class Event(TypedDict, total=False):
     ]
 
 
+def main(auth: kustomer, body: "Event") -> dict[str, Any]:
+    """Put a message on a customer's timeline, with its files, once for each ``messageId``.
+
+    Return ``{"message", "conversation", "customer"}``, each ``{"id": text, "created": bool}``, and ``"attachments"``, a
+    list of what upload_attachment returns; of a message that was there already, what Kustomer says of it. Raise the
+    KustomerErrors of f.kustomer.errors.
+    """
+    event, wrong = check_event(body)
+    run = start_checked(auth, MESSAGE, {} if wrong else message_of(event), wrong)
+    run.hide(*texts_of(event))
+    files, left_out = file_places(body)
+    for path in left_out:
+        log(f"{path} is left out: nothing in it says where its bytes are")
+    keys = [("externalId", event["messageId"])]
+    look_up = run.look("/v1/messages", keys, lambda found, message: _others(run, event, found, message))
+    if look_up.found:
+        return _was_there(look_up.found["data"])
+    return _record(run, event, files, () if look_up.not_allowed else keys)
+
+
+def _others(run: Run, event: dict[str, Any], found: dict[str, Any], message: dict[str, Any]) -> list[str]:
+    """Name the fields in which the message found under a messageId is somebody else's, or of another thread."""
+    other, changed = differences(found, message), rewritten(found, message)
+    if other or not changed:
+        return other
+    customer = customer_of(event)
+    who = find_customer(run.part(CUSTOMER, customer), customer)["id"] or "nobody"
+    if who.lower() != related(found, "customer"):
+        return ["customer", *changed]
+    # The same customer may write in two chats whose ids count anew.
+    conversation = conversation_of(event)
+    if "threadId" not in event or not related(found, "conversation"):
+        return []
+    where = find_conversation(run.part(CONVERSATION, conversation), conversation)["id"] or "nowhere"
+    return ["conversation", *changed] if where.lower() != related(found, "conversation") else []
+
+
+def _was_there(found: dict[str, Any]) -> dict[str, Any]:
+    belongs = {name: dig(found, "relationships", name, "data", "id") for name in ("conversation", "customer")}
+    return {
+        "message": {"id": found["id"], "created": False},
+        **{name: {"id": each, "created": False} for name, each in belongs.items()},
+        "attachments": dig(found, "attributes", "attachments") or [],
+    }
+
+
+def _record(run: Run, event: dict[str, Any], files: list[str], keys: Keys) -> dict[str, Any]:
+    """Find or make all that a new message needs, and record it; ``files`` are the paths of its files."""
+    made: list[str] = []
+    before = MESSAGE.not_sent_text
+    try:
+        who = {**customer_of(event), "create": True}
+        customer = find_customer(run.part(CUSTOMER, who), who)
+        made += [f"customer {customer['id']}"] if customer["created"] else []
+        where = {**conversation_of(event), "customer": customer["id"], "create": True}
+        conversation = find_conversation(run.part(CONVERSATION, where), where)
+        made += [f"conversation {conversation['id']}"] if conversation["created"] else []
+        attachments = _attach(run, dict(zip(files, event.get("files", []), strict=True)))
+        # A thread may be with somebody else than who wrote, and then the message is theirs.
+        owner = conversation["customer"] or customer["id"]
+        whole = {**message_of(event), "conversation": conversation["id"], "customer": owner}
+        whole |= {"attachments": attachments} if attachments else {}
+        before = ""
+        answer, new = run.create("/v1/messages", keys, lambda found, _: differences(found, whole), whole, look=False)
+    except KustomerError as error:
+        so_far = f"So far this run has made {' and '.join(made)}, which running it again finds." if made else ""
+        error.args = (" ".join(filter(None, (str(error), before, so_far))),)
+        raise
+    return {
+        "message": {"id": answer["data"]["id"], "created": new},
+        "conversation": {name: conversation[name] for name in ("id", "created")},
+        "customer": customer,
+        "attachments": attachments,
+    }
+
+
+def _attach(run: Run, files: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make an attachment of each file, by its path; some at once, and in order."""
+    if not files:
+        return []
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait  # 8 ms, which only files pay
+
+    parts = {path: run.part(ATTACHMENT, file) for path, file in files.items()}
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        jobs = {path: pool.submit(attach, part, files[path], path) for path, part in parts.items()}
+        for waiting in wait(jobs.values(), return_when=FIRST_EXCEPTION).not_done:
+            waiting.cancel()
+    failed = [(path, error) for path, job in jobs.items() if not job.cancelled() and (error := job.exception())]
+    if not failed:
+        return [job.result() for job in jobs.values()]
+    # Of several, one that running again doesn't cure, else the one to wait for the longest.
+    path, error = min(failed, key=lambda each: _urgency(each[1]))
+    error.args = (f"{error} It was {path} that failed.",)
+    raise error
+
+
+def _urgency(error: BaseException) -> tuple[bool, float]:
+    return getattr(error, "retryable", False), -(getattr(error, "retry_after", None) or 0)
+
+
 def check_event(body: object) -> tuple[dict[str, Any], list[Problem]]:
     """Return an event without what is empty, and all that is wrong with it, by the paths of its fields.
 
@@ -191,10 +308,25 @@ def check_event(body: object) -> tuple[dict[str, Any], list[Problem]]:
     return event, [(path.removeprefix("body."), what) for path, what in problems]
 
 
-def no_files(body: dict[str, Any]) -> list[str]:
-    """Return the paths of those items of an event's ``files`` that say something, but not where the bytes are."""
-    items = enumerate(_as_list(body.get("files")))
-    return [f"files[{index}]" for index, item in items if given(item) and not given(_as_file(item))]
+def file_places(body: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the paths of those items of an event's ``files`` that are files, and of those that only have a name."""
+    items = [(f"files[{index}]", item) for index, item in enumerate(_as_list(body.get("files"))) if given(item)]
+    files = [path for path, item in items if given(_as_file(item))]
+    return files, [path for path, _ in items if path not in files]
+
+
+def texts_of(event: dict[str, Any]) -> list[str]:
+    """Return what people wrote in an event, at any depth: what stays out of errors and logs."""
+    texts, rest = (
+        [],
+        [event[name] for name in event.keys() - {"channel", "direction", "app", "sentAt", "lang", "files"}],
+    )
+    rest += [file[name] for file in event.get("files", []) for name in file.keys() - {"content", "contentType"}]
+    while rest:
+        value = rest.pop()
+        texts += [value] if isinstance(value, str) else []
+        rest += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return texts
 
 
 def _foreseen(file: dict[str, Any]) -> dict[str, Any]:

@@ -34,10 +34,10 @@ class S3Object(TypedDict, total=False):
     filename: Annotated[str, Field()]
 
 
-def _stored(file: dict[str, Any]) -> BinaryIO:
+def _stored(file: dict[str, Any], path: str) -> BinaryIO:
     from f.kustomer.storage import read  # only a file from the storage pays for it
 
-    return read(file)
+    return read(file, path)
 
 
 # Windmill's own spelling: https://www.windmill.dev/docs/core_concepts/object_storage_in_windmill
@@ -239,13 +239,16 @@ def main(auth: kustomer, body: "File") -> dict[str, Any]:
     return attach(run, run.body)
 
 
-def attach(run: Run, given: dict[str, Any]) -> dict[str, Any]:
-    """Make an attachment of the file that is ``given``, as ``main`` does; ``run`` is one for ATTACHMENT."""
+def attach(run: Run, given: dict[str, Any], path: str = "body.file") -> dict[str, Any]:
+    """Make an attachment of the file that is ``given``, as ``main`` does.
+
+    ``run`` is one for ATTACHMENT, ``path`` what an error calls a file that the storage doesn't give.
+    """
     if "externalUrl" in given:
         about = described(given, given.get("contentLength", 0))
         made, _ = run.create("/v1/attachments", body={**about, "externalUrl": given["externalUrl"]})
         return {"_id": made["data"]["id"], **about}
-    with _stored(given["file"]) if "file" in given else BytesIO(decoded(given["content"])) as file:
+    with _stored(given["file"], path) if "file" in given else BytesIO(decoded(given["content"])) as file:
         first, length = file.read(16), file.seek(0, 2)
         about = described(given, length, first)
         made, _ = run.create("/v1/attachments", body=about)
