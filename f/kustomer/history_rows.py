@@ -127,16 +127,14 @@ def wrong_columns(columns: dict[str, Any] | None, header: list[str] | None) -> l
     if header is None and not given:
         return problems
     headings = [_plain(each) for each in header or []]
-    for theirs, all_ours in names.items():
-        for ours in all_ours:
-            if header is not None and given and theirs not in headings:
-                problems.append((f"columns.{ours}", f"is no column of the file{_meant([given[ours]], header)}"))
-            if headings.count(theirs) > 1:
-                problems.append(
-                    (f"columns.{ours}", "is what several columns of the file are called: rename all but one")
-                )
-    ours_there = {ours for theirs, all_ours in names.items() if given or theirs in headings for ours in all_ours}
-    return problems + _missing(ours_there, header or [], bool(given))
+    pairs = [(ours, theirs) for theirs, all_ours in names.items() for ours in all_ours]
+    for ours, theirs in pairs:
+        if header is not None and given and theirs not in headings:
+            problems.append((f"columns.{ours}", f"is no column of the file{_meant([given[ours]], header)}"))
+        if headings.count(theirs) > 1:
+            problems.append((f"columns.{ours}", "is what several columns of the file are called: rename all but one"))
+    there = {ours for ours, theirs in pairs if given or theirs in headings}
+    return problems + _missing(there, header or [], bool(given))
 
 
 def _missing(there: set[str], header: list[str], given: bool) -> list[Problem]:
@@ -227,7 +225,7 @@ def _tidied(given: dict[str, Any], options: Options) -> dict[str, Any]:
         each = each if each or each == 0 else default
         row[name] = each.strip().lower() if isinstance(each, str) and name != "app" else each
     if options.is_csv and "files" in row:
-        row["files"] = re.split(r"[\s|]+", row["files"].strip())
+        row["files"] = re.split(r"[\s|]+", row["files"])
     return row
 
 
@@ -250,7 +248,7 @@ def _private(value: Any) -> str | None:
 
 
 # ISO 8601 as databases write it too: with a blank for the T, without seconds, with a shorter zone.
-_DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|z|UTC|[+-]\d\d(?::?\d\d)?)?", re.A)
+_DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?) ?(Z|z|UTC|[+-]\d\d(?::?\d\d)?)?")
 _NO_DATE = "must be a date and time with a zone, such as 2026-01-31T09:30:00.000Z"
 
 
@@ -274,7 +272,7 @@ def _instant(value: Any) -> tuple[datetime | None, str | None]:
 
 def _incomplete(row: dict[str, Any], told: set[str]) -> list[Problem]:
     """Return what a row lacks or can't have as a whole, but for what is ``told`` already."""
-    if "row" in told:
+    if "row" in told:  # then nothing is left of it
         return []
     problems = [(name, _DESTROYED) for name in _IDS if _NUMBER(str(row.get(name, "")))]
     if "threadId" not in row:

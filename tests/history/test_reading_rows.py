@@ -35,8 +35,9 @@ def refused(row: dict[str, Any], options: Options | None = None) -> dict[str, st
     """Return what is wrong with a row by the names of its fields; the test fails where it is right."""
     found = row_of(Record(7, row, None), options or Options("acme-inbox"))
     assert isinstance(found, list), found
-    assert found
-    return dict(found)
+    told = dict(found)
+    assert len(told) == len(found) > 0, "one thing is told twice"
+    return told
 
 
 def without(name: str) -> dict[str, Any]:
@@ -312,8 +313,9 @@ def test_a_csv_without_what_a_message_needs_is_told_before_its_rows() -> None:
         assert told[f"columns.{name}"].endswith(f"did you mean {meant!r}?")
 
 
-def test_columns_that_nobody_named_are_listed_once() -> None:
+def test_columns_of_a_csv_that_nobody_named_are_left_aside_and_listed_once() -> None:
     """As they are written; those without a heading say nothing."""
+    assert read({**RIGHT, "Queue": "vip", "": "x"}, Options("acme-inbox", header=[*HEADER, "Queue", ""])) == read(RIGHT)
     assert unused_columns(None, ["messageId", "Queue", "", " ", "Queue", "text"]) == ["Queue"]
     assert unused_columns({"messageId": "queue", "text": "Gone"}, ["Message Id", "Queue"]) == ["Message Id"]
 
@@ -380,6 +382,7 @@ def test_what_is_nested_too_deeply_to_be_written_with_others_is_told() -> None:
         else:
             assert found == [("meta", "is nested too deeply: use fewer levels")]
     assert min(told.values()) > 100
+    assert refused({**RIGHT, "files": [deep]}) == {"row": "is nested too deeply: use fewer levels"}
 
 
 def test_a_line_that_could_not_be_read_is_told_as_it_is() -> None:
