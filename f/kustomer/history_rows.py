@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 from f.kustomer.contacts import emails, phone
+from f.kustomer.errors import Problem
 from f.kustomer.history_file import Record, decode
-from f.kustomer.inputs import Field, Problem, check, to_json
+from f.kustomer.inputs import Field, Node, check, to_json
 from f.kustomer.record_message import Event, customer_of, message_of
 
 # A bulk job takes 95 kB, of which one message leaves room for its ids, dates and files.
@@ -27,6 +28,9 @@ class HistoryRow(Event, total=False):
     """A row by our names: the event that record_message takes, of which threadId and sentAt are needed too."""
 
     private: bool
+
+
+_FIELDS = Node(HistoryRow).fields
 
 
 class Columns(TypedDict, total=False):
@@ -104,8 +108,8 @@ class Options:
 def _names(columns: dict[str, str] | None) -> dict[str, list[str]]:
     """Return our names by theirs, as ``_plain`` writes these; without ``columns`` theirs are ours."""
     found: dict[str, list[str]] = {}
-    for ours, theirs in (columns or {name: name for name in HistoryRow.__annotations__}).items():
-        if ours in HistoryRow.__annotations__ and isinstance(theirs, str) and theirs.strip():
+    for ours, theirs in (columns or {name: name for name in _FIELDS}).items():
+        if ours in _FIELDS and isinstance(theirs, str) and theirs.strip():
             found.setdefault(_plain(theirs), []).append(ours)
     return found
 
@@ -140,23 +144,19 @@ def wrong_columns(columns: dict[str, Any] | None, header: list[str] | None) -> l
 def _missing(there: set[str], header: list[str], given: bool) -> list[Problem]:
     """Return which needed fields no column is for, with the column of the file that is likely meant."""
     free = [] if given else [each for each in header if _plain(each) not in _names(None)]
+    mistaken = {name: field.mistaken_names for name, field in _FIELDS.items()}
     wanted = [name for name in ("messageId", "threadId", "sentAt") if name not in there]
     wanted += [] if there & _CUSTOMER else ["email"]
     # Without it messages would be recorded by their subjects only, and nobody sees what is missing.
-    if "text" not in there and (not there & _CONTENTS or any(_plain(each) in _mistaken("text") for each in free)):
+    if "text" not in there and (not there & _CONTENTS or any(_plain(each) in mistaken["text"] for each in free)):
         wanted.append("text")
     why = {
         "threadId": ": where every message is to be a conversation of its own, name the column with its id",
         "email": ": one of email, phone and customerExternalId is needed",
     }
     return [
-        (f"columns.{name}", f"is missing{why.get(name, '')}{_meant([name, *_mistaken(name)], free)}") for name in wanted
+        (f"columns.{name}", f"is missing{why.get(name, '')}{_meant([name, *mistaken[name]], free)}") for name in wanted
     ]
-
-
-def _mistaken(name: str) -> list[str]:
-    about = getattr(HistoryRow.__annotations__[name], "__metadata__", ())
-    return [each for field in about for each in getattr(field, "also", ())]
 
 
 def _meant(names: list[str], header: list[str]) -> str:

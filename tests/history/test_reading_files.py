@@ -352,7 +352,7 @@ def packed(parts: list[bytes]) -> io.BytesIO:
 def resident(file: io.BytesIO) -> tuple[int, int]:
     """Return how many rows a file has, and how many bytes of memory this process had at most while they were read."""
     count, most = 0, 0
-    for count, _ in enumerate(records(file), 1):  # noqa: B007 - it is returned
+    for count, _ in enumerate(records(file), 1):
         if count % 1_000 == 1:
             most = max(most, int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
     return count, most
