@@ -9,6 +9,7 @@ person is the same customer however an address or a number was written.
 """
 
 import re
+from functools import lru_cache
 from typing import Annotated
 from unicodedata import normalize
 
@@ -67,6 +68,7 @@ def not_a_phone(text: str) -> str | None:
     return _read(text)[1]
 
 
+@lru_cache(1024)  # each is read to be checked and again to be spelled, and a history has the same ones again and again
 def _read(text: str) -> tuple[str, str | None]:
     """Return the spelling of a phone number, and what is wrong with it."""
     bare = re.sub(r"(?i)^(tel|whatsapp):", "", re.sub(_BETWEEN_DIGITS, "", text))
