@@ -1,5 +1,7 @@
 """Writes every ``f/kustomer/*.script.yaml`` (`make schema`): names from the docstring, the form from main's types.
 
+A flow that hands its inputs to one step has the form of that step.
+
 The form's dialect is Windmill's, not the whole of JSON Schema:
 https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing
 """
@@ -13,10 +15,15 @@ import sys
 import tempfile
 from typing import Any, get_type_hints
 
+import yaml
+
 from f.kustomer.inputs import Node
 from tests import windmill_cli
 from tests.lock import ROOT, SCRIPTS
 from tests.standin.windmill import Workspace
+
+# The flows that take what one step takes, and which.
+FLOWS = {"f/kustomer/record_message__flow": "f.kustomer.record_message"}
 
 # The form's word for each kind of a node; what is none of these is an object.
 _TYPES = {"text": "string", "a number": "number", "true or false": "boolean", "a list": "array"}
@@ -32,6 +39,19 @@ def metadata(script: pathlib.Path) -> dict[str, Any]:
         "lock": f"!inline {script.relative_to(ROOT).with_suffix('.script.lock')}",
         "kind": "script",
         "schema": _schema(getattr(module, "main", None)),
+    }
+
+
+def flow_schema(main: Any) -> dict[str, Any]:
+    """Return the form of a flow that hands all of its inputs to the one step whose ``main`` this is, as its body."""
+    auth, body = _schema(main)["properties"].values()
+    del auth["default"]  # the CLI's, for a script
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "order": ["auth", *body["order"]],
+        "properties": {"auth": auth, **body["properties"]},
+        "required": ["auth", *body["required"]],
     }
 
 
@@ -112,6 +132,11 @@ def write() -> None:
         sys.exit(windmill_cli.NODE_NEEDED)
     for script in SCRIPTS:
         script.with_suffix(".script.yaml").write_text(json.dumps(metadata(script)), encoding="utf-8")
+    for flow, step in FLOWS.items():
+        text, _, _ = (file := ROOT / flow / "flow.yaml").read_text(encoding="utf-8").partition("\nschema:\n")
+        schema = {"schema": flow_schema(importlib.import_module(step).main)}
+        told = yaml.safe_dump(schema, sort_keys=False, allow_unicode=True, width=118)
+        file.write_text(f"{text}\n{told}", encoding="utf-8")
     windmill_cli.make_stale(ROOT)
     with Workspace() as workspace, tempfile.TemporaryDirectory() as home:
         for command in f"{windmill_cli.INFER} {windmill_cli.at(workspace)}", windmill_cli.REHASH:

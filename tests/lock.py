@@ -9,9 +9,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# What lies in a flow's folder is part of the flow, and not a script.
-SCRIPTS = sorted(file for file in (ROOT / "f").rglob("*.py") if not file.parent.name.endswith("__flow"))
-INLINE = sorted((ROOT / "f").rglob("*__flow/*.py"))
+SCRIPTS = sorted((ROOT / "f").rglob("*.py"))
 # The packages that have another name than what is imported from them.
 PACKAGES = {"phonenumbers": "phonenumberslite"}
 # The version that the tests run on; the worker takes it from the lock's first line.
@@ -46,5 +44,3 @@ def lock(script: pathlib.Path) -> str:
 if __name__ == "__main__":
     for each in SCRIPTS:
         each.with_suffix(".script.lock").write_text(lock(each), encoding="utf-8")
-    for each in INLINE:
-        each.with_suffix(".lock").write_text(lock(each), encoding="utf-8")

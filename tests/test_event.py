@@ -16,8 +16,9 @@ from f.kustomer.record_message import (
     conversation_of,
     customer_of,
     cut,
+    file_places,
     message_of,
-    no_files,
+    texts_of,
 )
 from f.kustomer.upload_attachment import File
 from tests.conftest import Body
@@ -105,9 +106,10 @@ def test_what_is_no_file_does_not_keep_a_message_from_being_recorded(files: obje
 @pytest.mark.parametrize("item", NAMED_ONLY, ids=repr)
 def test_item_that_is_left_out_is_known_by_its_place(item: Body) -> None:
     """So that a log can say so; what is wholly empty says nothing."""
-    assert no_files({"files": [LINK, None, item, "", {"s3": ""}, {"content": HELLO}]}) == ["files[2]"]
-    assert no_files({"files": item}) == ["files[0]"]
-    assert no_files({}) == []
+    files = [LINK, None, item, "", {"s3": ""}, {"content": HELLO}]
+    assert file_places({"files": files}) == (["files[0]", "files[5]"], ["files[2]"])
+    assert file_places({"files": item}) == ([], ["files[0]"])
+    assert file_places({}) == ([], [])
 
 
 FILES: list[tuple[Any, Body]] = [
@@ -134,6 +136,18 @@ def test_file_becomes_what_upload_attachment_takes(item: Any, file: Body) -> Non
     assert checked({**NEEDED, "files": item})["files"] == [file]
     assert checked({**NEEDED, "files": [LINK, item]})["files"] == [{"externalUrl": LINK}, file]
     assert check(file, File)[2] == []
+
+
+def test_texts_of_an_event_are_what_people_wrote() -> None:
+    """At any depth, and of its files all but their bytes; what only a few words can stand for is no secret."""
+    deep: Any = "deep"
+    for _ in range(300):
+        deep = {"a": [deep]}
+    files = [LINK, {"content": HELLO, "name": "a.txt", "contentType": "text/plain"}, {"s3": "k", "storage": "st"}]
+    texts = texts_of(checked({**FULL, "files": files, "custom": {"x": deep}}))
+    written = ["<m1@x.example>", "ada@x.example", "Hello", "<t1@x.example>", "+49 30 1234567", "customer-1042"]
+    written += ["Ada Lindqvist", "Order 1042", LINK, "a.txt", "ada@x.example", "", "deep", "k", "st"]
+    assert sorted(texts) == sorted(written)
 
 
 # What is wrong

@@ -51,15 +51,6 @@ def test_lock_has_everything_that_is_imported(script: pathlib.Path) -> None:
     assert needed <= packages.keys()
 
 
-@pytest.mark.parametrize("script", lock.INLINE, ids=lambda script: str(script.stem))
-def test_lock_of_what_is_inline_in_a_flow_is_that_of_the_scripts(script: pathlib.Path) -> None:
-    """It shares their modules, so it runs with the same packages."""
-    needs = lock.requirements(script)
-    likes = [each for each in lock.SCRIPTS if lock.requirements(each) == needs]
-    wanted = likes[0].with_suffix(".script.lock").read_text(encoding="utf-8")
-    assert script.with_suffix(".lock").read_text(encoding="utf-8") == wanted
-
-
 def test_job_has_what_the_locks_pin_and_nothing_else() -> None:
     """A test that passes here can't lean on a package that a worker doesn't have."""
     wanted = {name: version for script in lock.SCRIPTS for name, version in pinned(script).items()}

@@ -4,12 +4,9 @@ import copy
 import hashlib
 import pathlib
 import shutil
-import threading
 import tracemalloc
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +16,6 @@ import yaml
 from tests import windmill_cli
 from tests.standin.windmill import Item, Workspace
 from tests.standin.windmill_flows import RESOLVED_LOCK, deployed
-from tests.standin.windmill_jobs import FAILED
 from tests.standin.windmill_storage import StorageFault, sha256_of
 
 PUSH = "wmill sync push --yes"
@@ -345,92 +341,9 @@ def test_an_inline_script_without_a_lock_gets_one(lock: Item) -> None:
 def test_a_flow_is_refused_where_it_cannot_be(workspace: Workspace, path: str, flow: str, status: int) -> None:
     """In a folder that isn't there, over one that is there, and changed before it is made."""
     before = workspace.holdings()
-    response = _post(workspace, path, FLOW | {"path": flow})
+    url, headers = f"{workspace.url}api/w/{workspace.id}/{path}", {"Authorization": f"Bearer {workspace.token}"}
+    response = httpx.post(url, json=FLOW | {"path": flow}, headers=headers)
     assert (response.status_code, workspace.holdings()) == (status, before)
-
-
-# Webhooks
-
-
-def _post(workspace: Workspace, path: str, body: Any = None, **query: str) -> httpx.Response:
-    headers = {} if query else {"Authorization": f"Bearer {workspace.token}"}
-    url = f"{workspace.url}api/w/{workspace.id}/{path}"
-    return httpx.post(url, json=body, headers=headers, params=query)
-
-
-def _run_flow(path: str, arguments: Item) -> tuple[bool, Any]:
-    return not arguments.get("fail"), {"path": path, "arguments": arguments}
-
-
-@pytest.fixture
-def webhooks() -> Iterator[Workspace]:
-    """A workspace with webhooks."""
-    with Workspace(run_flow=_run_flow) as workspace:
-        yield workspace
-
-
-@pytest.mark.parametrize(
-    ("body", "arguments"), [({"a": 1}, {"a": 1}), ([1, 2], {"body": [1, 2]}), ("x", {"body": "x"}), (None, {})]
-)
-def test_a_webhook_answers_the_result(webhooks: Workspace, body: Any, arguments: Item) -> None:
-    """The body's fields are the arguments; another body is the argument `body`."""
-    response = _post(webhooks, "jobs/run_wait_result/f/f/kustomer/escalation", body)
-    expected = {"path": "f/kustomer/escalation", "arguments": arguments}
-    assert (response.status_code, response.json()) == (200, expected)
-
-
-def test_a_webhook_answers_the_result_of_a_failure(webhooks: Workspace) -> None:
-    """With the status that is documented for it."""
-    response = _post(webhooks, "jobs/run_wait_result/f/f/kustomer/escalation", {"fail": True})
-    assert (response.status_code, response.json()["arguments"]) == (FAILED, {"fail": True})
-
-
-@pytest.mark.parametrize("kind", ["run", "run_wait_result"])
-def test_a_webhook_takes_the_token_in_its_query(webhooks: Workspace, kind: str) -> None:
-    """The right one is let in, and another isn't."""
-    path = f"jobs/{kind}/f/f/kustomer/escalation"
-    assert _post(webhooks, path, token=webhooks.token).is_success
-    assert _post(webhooks, path, token="another").status_code == 401  # noqa: S106 - opens nothing
-
-
-@pytest.mark.parametrize("kind", ["run", "run_wait_result"])
-def test_a_webhook_of_no_flow_is_not_found(webhooks: Workspace, kind: str) -> None:
-    """Only what the workspace holds can be run."""
-    assert _post(webhooks, f"jobs/{kind}/f/f/kustomer/absent", {}).status_code == 404
-
-
-def test_an_asynchronous_webhook_answers_before_the_flow_ends() -> None:
-    """It answers a job's id; the flow may call the workspace meanwhile, which doesn't stop before the flow."""
-    ended = []
-    answered = threading.Event()
-
-    def run_flow(path: str, arguments: Item) -> tuple[bool, Any]:
-        answered.wait(10)
-        ended.append(_post(busy, "folders/create", {"name": "made_by_the_flow"}).status_code)
-        return True, None
-
-    with Workspace(run_flow=run_flow) as busy:
-        response = _post(busy, "jobs/run/f/f/kustomer/escalation", {})
-        assert (response.status_code, ended) == (201, [])
-        assert str(uuid.UUID(response.text)) == response.text
-        answered.set()
-    assert ended == [200]
-
-
-@pytest.mark.parametrize("kind", ["run", "run_wait_result"])
-def test_an_error_in_running_a_flow_is_raised(kind: str) -> None:
-    """A test whose runner breaks fails, whoever called the webhook."""
-
-    def run_flow(path: str, arguments: Item) -> tuple[bool, Any]:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError), Workspace(run_flow=run_flow) as broken:
-        _post(broken, f"jobs/{kind}/f/f/kustomer/escalation", {})
-
-
-def test_without_a_runner_there_are_no_webhooks(workspace: Workspace) -> None:
-    """A job that nobody would run isn't started."""
-    assert _post(workspace, "jobs/run/f/f/kustomer/escalation", {}).status_code == 404
 
 
 # References

@@ -118,3 +118,17 @@ def parse(sources: dict[str, str]) -> dict[str, Any]:
     )
     parsed: dict[str, Any] = json.loads(result.stdout)
     return parsed
+
+
+def evaluate(expression: str, **names: object) -> Any:
+    """What a flow's JavaScript expression gives, with these names in scope; None where that is undefined."""
+    need_node()
+    script = (
+        "const { expression, names } = JSON.parse(require('fs').readFileSync(0, 'utf8'));"
+        "const value = new Function(...Object.keys(names), `return (${expression})`)(...Object.values(names));"
+        "console.log(JSON.stringify(value ?? null));"
+    )
+    given = json.dumps({"expression": expression, "names": names})
+    command = [shutil.which("node") or "node", "--eval", script]
+    result = subprocess.run(command, input=given, capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)

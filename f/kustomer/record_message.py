@@ -317,10 +317,8 @@ def file_places(body: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 def texts_of(event: dict[str, Any]) -> list[str]:
     """Return what people wrote in an event, at any depth: what stays out of errors and logs."""
-    texts, rest = (
-        [],
-        [event[name] for name in event.keys() - {"channel", "direction", "app", "sentAt", "lang", "files"}],
-    )
+    texts: list[str] = []
+    rest = [event[name] for name in event.keys() - {"channel", "direction", "app", "sentAt", "lang", "files"}]
     rest += [file[name] for file in event.get("files", []) for name in file.keys() - {"content", "contentType"}]
     while rest:
         value = rest.pop()

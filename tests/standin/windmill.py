@@ -2,7 +2,7 @@
 
 It already holds other people's work, remembers every request, applies every write to what it holds, and
 exports its contents as the server does, so a test can say what a deployment changed and what it left alone.
-It also gives a job its files and its arguments, and runs a flow when its webhook is called.
+It also gives a job its files and its arguments.
 
 API: https://app.windmill.dev/openapi.html. Export layout: https://www.windmill.dev/docs/advanced/cli/sync
 """
@@ -24,7 +24,6 @@ from aiohttp import web
 
 from tests.standin.windmill_flows import deployed
 from tests.standin.windmill_holdings import DEPLOYER, HUB_RESOURCE_TYPE, Holdings, Item, other_peoples_work, resolved
-from tests.standin.windmill_jobs import Jobs, RunFlow
 from tests.standin.windmill_storage import Storage, StorageFault
 
 __all__ = ["HUB_RESOURCE_TYPE", "Item", "Request", "Workspace"]
@@ -100,11 +99,9 @@ class Workspace:
     hub_type: a resource type `kustomer` is already there, with the Hub's shape.
     admin: the token belongs to a workspace admin; by default to an ordinary developer.
     scripts_from: a directory whose files are served as if deployed, to a worker's import of a shared module.
-    run_flow: what runs a flow whose webhook is called; without it there are no webhooks. It is called in a
-        thread of its own, and the block doesn't end before it does.
 
-    Every request but the one for the version must carry `token`, as its bearer or in its query. `requests` are
-    all of them in order of arrival, and `writes` those that ask for a change.
+    Every request but the one for the version must carry `token`. `requests` are all of them in order of arrival,
+    and `writes` those that ask for a change.
     """
 
     id = "acme"
@@ -117,7 +114,6 @@ class Workspace:
         hub_type: bool = False,
         admin: bool = False,
         scripts_from: pathlib.Path | None = None,
-        run_flow: RunFlow | None = None,
     ) -> None:
         """Fill the workspace; it serves from `__enter__` on."""
         self.requests: list[Request] = []
@@ -132,7 +128,6 @@ class Workspace:
         self._admin = admin
         self._scripts_from = scripts_from
         self._storage = Storage()
-        self._jobs = Jobs(self._held["flows"], run_flow) if run_flow else None
 
     def __enter__(self) -> Self:
         """Start serving on a free port."""
@@ -203,21 +198,17 @@ class Workspace:
 
     async def _stop(self) -> None:
         self._storage.let_go()
-        try:
-            if self._jobs:
-                await self._jobs.finish()
-        finally:
-            await self._runner.cleanup()
-            await asyncio.sleep(0)  # a connection that has only just come is let go in the loop's next turn
-            await self._loop.shutdown_default_executor()
+        await self._runner.cleanup()
+        await asyncio.sleep(0)  # a connection that has only just come is let go in the loop's next turn
+        await self._loop.shutdown_default_executor()
 
     def _application(self) -> web.Application:
         @web.middleware
         async def record_and_admit(request: web.Request, handler: Handler) -> web.StreamResponse:
             body = await request.json() if request.can_read_body else None
             self.requests.append(Request(request.method, request.path, dict(request.query), body))
-            by_header = request.headers.get("Authorization") == f"Bearer {self.token}"
-            if not by_header and request.query.get("token") != self.token and request.path != VERSION:
+            admitted = request.headers.get("Authorization") == f"Bearer {self.token}"
+            if not admitted and request.path != VERSION:
                 return web.Response(status=401, text="Unauthorized")
             return await handler(request)
 
@@ -243,9 +234,6 @@ class Workspace:
         for method, path, kind in DELETIONS:
             routes.add_route(method, base + path, self._deleting(kind))
         routes.add_get(base + "job_helpers/download_s3_file", self._storage.download)
-        if self._jobs:
-            routes.add_post(base + "jobs/run/f/{path:.+}", self._jobs.run)
-            routes.add_post(base + "jobs/run_wait_result/f/{path:.+}", self._jobs.run_wait_result)
         return application
 
     async def _whoami(self, request: web.Request) -> web.StreamResponse:
