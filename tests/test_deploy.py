@@ -252,9 +252,8 @@ def _by_path(writes: list[Request]) -> list[Request]:
 
 
 def _sources(repository: pathlib.Path) -> dict[pathlib.Path, str]:
-    """Every .py under f/, each of which Windmill takes for a script, but for what is part of a flow: file -> text."""
-    files = sorted(file for file in (repository / "f").rglob("*.py") if not file.parent.name.endswith("__flow"))
-    return {file: file.read_text(encoding="utf-8") for file in files}
+    """Every .py under f/, each of which Windmill takes for a script: file -> text."""
+    return {file: file.read_text(encoding="utf-8") for file in sorted((repository / "f").rglob("*.py"))}
 
 
 def _has_main(source: str) -> bool:
@@ -273,15 +272,9 @@ def _creations(repository: pathlib.Path) -> list[Request]:
         creations.append(Request("POST", f"{API}/scripts/create", {"skip_if_noop": "true"}, body))
     for file in (repository / "f").rglob("flow.yaml"):
         flow: Item = windmill_cli.read_yaml(file)
-        for module in flow["value"]["modules"][0], flow["value"]["failure_module"]:
-            module["value"] |= {key: _inline(file, module["value"][key]) for key in ("content", "lock")}
         path = file.parent.relative_to(repository).as_posix().removesuffix("__flow")
         creations.append(Request("POST", f"{API}/flows/create", {}, flow | {"path": path, "skip_draft_deletion": True}))
     return _by_path(creations)
-
-
-def _inline(flow: pathlib.Path, named: str) -> str:
-    return (flow.parent / named.removeprefix("!inline ")).read_text(encoding="utf-8")
 
 
 def _changed(before: Holdings, after: Holdings) -> list[tuple[str, str]]:

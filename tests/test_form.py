@@ -24,7 +24,7 @@ FORMS: dict[str, Schema] = {
         for script in lock.SCRIPTS
         if "\ndef main(" in script.read_text(encoding="utf-8")
     },
-    "record_message": windmill_cli.read_yaml(ROOT / "f/kustomer/record_message__flow/flow.yaml")["schema"],
+    "record_message__flow": windmill_cli.read_yaml(ROOT / "f/kustomer/record_message__flow/flow.yaml")["schema"],
 }
 BODY: Schema = FORMS["create_message"]["properties"]["body"]
 PUBLISHED: Schema = json.loads((ROOT / "tests/standin/create-message.schema.json").read_text(encoding="utf-8"))
@@ -201,11 +201,12 @@ def test_examples_of_all_fields_are_right(step: str, shape: str, kustomer: Kusto
     assert module.main(auth, examples)["id"]
 
 
-def test_form_of_the_flow_knows_what_the_step_knows() -> None:
-    """What can be chosen for a message can be chosen for the flow, and in the same words."""
-    flow = FORMS["record_message"]["properties"]
-    assert flow["channel"]["enum"] == BODY["properties"]["channel"]["enum"]
-    assert flow["direction"]["enum"] == BODY["properties"]["direction"]["enum"]
+def test_form_of_an_event_knows_what_a_message_s_knows() -> None:
+    """What can be chosen for a message can be chosen for record_message, and in the same words."""
+    event = FORMS["record_message"]["properties"]["body"]["properties"]
+    for name in ("channel", "direction"):
+        assert event[name]["enum"] == BODY["properties"][name]["enum"]
+    assert (event["meta"], event["custom"]) == (BODY["properties"]["meta"], BODY["properties"]["custom"])
 
 
 def _examples(node: Node) -> Body:

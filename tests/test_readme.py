@@ -4,8 +4,6 @@ import importlib
 import json
 import re
 import shlex
-import shutil
-import subprocess
 from typing import Any, get_type_hints
 
 import pytest
@@ -15,23 +13,17 @@ from f.kustomer import check_connection, client, errors, inputs, wire
 from f.kustomer.create_message import main
 from tests import lock, windmill_cli
 from tests.conftest import Body, Step
-from tests.standin import flow, worker
+from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
 from tests.test_errors import every_error, one_of_each
+from tests.test_flow import FLOW as FLOW_OF_OURS
+from tests.test_flow import arguments
 
 README = (worker.ROOT / "README.md").read_text(encoding="utf-8")
 PROSE = " ".join(README.split())
 FLOW: dict[str, Any] = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.S)[0])
 STEP = FLOW["value"]["modules"][0]
-
-
-def evaluate(expression: str, **names: object) -> Any:
-    """What a flow's JavaScript expression gives, with these names in scope."""
-    windmill_cli.need_node()
-    script = f"const {{{', '.join(names)}}} = JSON.parse(process.argv[1]); console.log(JSON.stringify({expression}))"
-    command = [shutil.which("node") or "node", "--eval", script, json.dumps(names)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def test_first_two_commands_are_the_demo_and_the_tests() -> None:
@@ -95,18 +87,14 @@ STEPS = {
 def test_table_of_steps_has_every_step_once() -> None:
     """What is deployed is explained, and nothing else."""
     steps = {script.stem for script in lock.SCRIPTS if hasattr(_module(script.stem), "main")}
-    assert STEPS.keys() == steps
-    assert check_connection.STEPS.keys() == steps | {"record_message"}
+    assert STEPS.keys() == check_connection.STEPS.keys() == steps
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_table_of_steps_names_the_roles_that_check_connection_asks_for(step: str) -> None:
-    """Whoever makes a key reads the same in both places; the flow needs those of its steps."""
+    """Whoever makes a key reads the same in both places."""
     needed = {need.roles[0] for needs in check_connection.STEPS[step] for need in needs}
     assert set(re.findall(r"org\.[\w.]+\w", STEPS[step][2])) == needed
-    flow_needs = re.search(r"Its key needs the roles (.*?) and `(.*?)`\.", PROSE)
-    assert flow_needs
-    assert needed <= set(re.findall(r"org\.[\w.]+\w", flow_needs[0]))
 
 
 @pytest.mark.parametrize("step", ["find_customer", "find_conversation", "upload_attachment"])
@@ -129,29 +117,22 @@ def test_table_of_inputs_has_every_input_of_the_flow() -> None:
     assert {name for name, text in told.items() if text.startswith("needed: ")} == set(schema["required"])
 
 
-def test_webhook_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Body) -> None:
+def test_webhook_of_the_readme_records_a_message_once(
+    kustomer: Kustomer, auth: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its command, posted twice to a workspace whose resource and file it names."""
-    windmill_cli.need_node()
-    folder = worker.ROOT / "f/kustomer/record_message__flow"
-    flow_of_ours = windmill_cli.read_yaml(folder / "flow.yaml")
     command = shlex.split(re.findall(r"```bash\n(curl .*?)```", README, re.S)[0])
     given = json.loads(command[command.index("-d") + 1])
     with Workspace() as workspace:
         workspace.hold("resources", "f/kustomer/api", {"value": auth})
         workspace.store("inbox/invoice.pdf", b"%PDF-1.7")
-        here = {
-            "BASE_INTERNAL_URL": workspace.url.rstrip("/"),
-            "WM_TOKEN": workspace.token,
-            "WM_WORKSPACE": workspace.id,
-        }
-
-        def run_job(script: flow.Script, args: Body, env: dict[str, str]) -> worker.Job:
-            return flow.run_in_process(script, args, env | here)
-
-        for _ in range(2):
-            ran = flow.run(flow_of_ours, given, run_job, folder=folder, resolve=workspace.resolve)
-            assert ran.ok, ran.result
+        monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
+        monkeypatch.setenv("WM_TOKEN", workspace.token)
+        monkeypatch.setenv("WM_WORKSPACE", workspace.id)
+        ((step, told),) = arguments(FLOW_OF_OURS, given)
+        results = [step(**workspace.resolve(told)) for _ in range(2)]
     [message] = kustomer.messages
+    assert [each["message"]["id"] for each in results] == [message["id"]] * 2
     assert message["attributes"]["externalId"] == given["messageId"]
     assert [each["name"] for each in message["attributes"]["attachments"]] == ["invoice.pdf", "photo.jpg"]
     assert command[1] == "$WINDMILL/api/w/$WORKSPACE/jobs/run/f/f/kustomer/record_message"
@@ -189,7 +170,7 @@ def test_flow_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Bod
         "message_id": "<CAF1042@mail.acme.example>",
     }
     assert set(given) == set(FLOW["schema"]["order"])
-    body = evaluate(STEP["value"]["input_transforms"]["body"]["expr"], flow_input=given)
+    body = windmill_cli.evaluate(STEP["value"]["input_transforms"]["body"]["expr"], flow_input=given)
     assert main(auth, body)["data"]["id"] == main(auth, body)["data"]["id"]  # type: ignore[arg-type]
     assert len(kustomer.messages) == 1
 
@@ -202,5 +183,5 @@ def test_flow_of_the_readme_retries_only_what_is_safe(
     kustomer.fault(Fault.answer(429, headers={"Retry-After": "600"}) if retryable else Fault.close())
     with pytest.raises(errors.KustomerError) as raised:
         main(auth, message)  # type: ignore[arg-type]
-    assert evaluate(STEP["retry"]["retry_if"]["expr"], error={"extra": vars(raised.value)}) is retryable
-    assert evaluate(STEP["retry"]["retry_if"]["expr"], error={"name": "ExecutionErr"}) is False
+    assert windmill_cli.evaluate(STEP["retry"]["retry_if"]["expr"], error={"extra": vars(raised.value)}) is retryable
+    assert windmill_cli.evaluate(STEP["retry"]["retry_if"]["expr"], error={"name": "ExecutionErr"}) is False
