@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -25,12 +25,13 @@ import trustme
 
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
-from tests.standin.worker import JOB_PYTHON, ROOT, Dedicated, run
+from tests.standin.worker import JOB_PYTHON, ROOT, Dedicated, Job, run
 
 NAIVE = "tests/naive_create_message"
 STEP = "f/kustomer/create_message"
 SHARED = [f"f/kustomer/{name}" for name in ("errors", "inputs", "wire", "client")]
 UPLOAD = "f/kustomer/upload_attachment"
+RECORD = "f/kustomer/record_message"
 
 # A file that no worker should hold whole, beside one that costs nothing: bytes.
 LARGE, SMALL = 300_000_000, 1000
@@ -203,6 +204,24 @@ def kustomer_process(files: tuple[str, str] | None = None) -> Iterator[Account]:
         process.join()
 
 
+def in_turns(
+    kinds: Mapping[str, Callable[[], Job]], rounds: Rounds
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Run jobs of several kinds in turn: for each kind the times in ms, and the peaks of memory in MiB."""
+    times: dict[str, list[float]] = {kind: [] for kind in kinds}
+    peaks: dict[str, list[float]] = {kind: [] for kind in kinds}
+    orders = itertools.cycle(itertools.permutations(kinds))
+    for turn, order in zip(range(rounds.jobs + 1), orders, strict=False):
+        for kind in order:
+            job = kinds[kind]()
+            if job.error:
+                sys.exit(f"{job.error['name']}: {job.error['message']}")
+            if turn:  # the first fills the disk's cache
+                times[kind].append(job.seconds * 1000)
+                peaks[kind].append((job.peak_kib or 0) / 1024)
+    return times, peaks
+
+
 def cold(rounds: Rounds) -> Iterator[Row]:
     """A whole job process with one message: as on a worker, and with the shared modules in place."""
     with kustomer_process() as account, Workspace(scripts_from=ROOT) as workspace:
@@ -211,20 +230,29 @@ def cold(rounds: Rounds) -> Iterator[Row]:
             "loader": lambda: run(STEP, dataclasses.asdict(account), workspace=workspace),
             "beside": lambda: run(STEP, dataclasses.asdict(account), beside=SHARED),
         }
-        times: dict[str, list[float]] = {kind: [] for kind in kinds}
-        peaks: dict[str, list[float]] = {kind: [] for kind in kinds}
-        orders = itertools.cycle(itertools.permutations(kinds))
-        for turn, order in zip(range(rounds.jobs + 1), orders, strict=False):
-            for kind in order:
-                job = kinds[kind]()
-                if job.error:
-                    sys.exit(f"{job.error['name']}: {job.error['message']}")
-                if turn:  # the first fills the disk's cache
-                    times[kind].append(job.seconds * 1000)
-                    peaks[kind].append((job.peak_kib or 0) / 1024)
+        times, peaks = in_turns(kinds, rounds)
     yield Row("one job, shared modules fetched", "ms", times["naive"], times["loader"], 1.25)
     yield Row("one job, shared modules in place", "ms", times["naive"], times["beside"], 1.25)
     yield Row("peak memory of a job", "MiB", peaks["naive"], peaks["loader"], 1.15)
+
+
+def whole(rounds: Rounds) -> Iterator[Row]:
+    """A job that records the first message of a new customer, all of it, beside one that records the message alone."""
+    with kustomer_process() as account, Workspace(scripts_from=ROOT) as workspace:
+        numbers = itertools.count()
+
+        def event() -> dict[str, Any]:
+            number = next(numbers)
+            message = {name: account.body[name] for name in ("channel", "app", "direction")}
+            new = {"messageId": f"m{number}", "email": f"c{number}@example.com", "text": account.body["preview"]}
+            return {"auth": account.auth, "body": message | new}
+
+        kinds = {
+            "message": lambda: run(STEP, dataclasses.asdict(account), workspace=workspace),
+            "all": lambda: run(RECORD, event(), workspace=workspace),
+        }
+        times, _ = in_turns(kinds, rounds)
+    yield Row("record_message against create_message, a job", "ms", times["message"], times["all"], 1.3)
 
 
 def warm(
@@ -275,18 +303,23 @@ def checking(rounds: Rounds) -> float:
     return statistics.median(times)
 
 
-def large_file() -> float:
+def large_file(step: str, body: Callable[[dict[str, str]], dict[str, Any]]) -> float:
     """What a large file from the object storage adds to the peak memory of the job that uploads it, in MiB."""
     peaks = {}
     with kustomer_process() as account, Workspace(scripts_from=ROOT) as workspace:
         for size in (SMALL, LARGE):
             workspace.store(f"{size}.bin", size)
-            args = {"auth": account.auth, "body": {"file": {"s3": f"{size}.bin"}}}
-            job = run(UPLOAD, args, workspace=workspace)
+            args = {"auth": account.auth, "body": body({"s3": f"{size}.bin"})}
+            job = run(step, args, workspace=workspace)
             if job.error:
                 sys.exit(f"{job.error['name']}: {job.error['message']}")
             peaks[size] = (job.peak_kib or 0) / 1024
     return peaks[LARGE] - peaks[SMALL]
+
+
+def event_with(file: dict[str, str]) -> dict[str, Any]:
+    """An event with a file: what record_message takes."""
+    return {"channel": "chat", "messageId": file["s3"], "email": "ada@example.com", "files": [file]}
 
 
 def imports(rounds: Rounds, rows: int = 10) -> Iterator[tuple[str, float]]:
@@ -316,6 +349,7 @@ def imports(rounds: Rounds, rows: int = 10) -> Iterator[tuple[str, float]]:
 def measure(rounds: Rounds) -> Iterator[Row]:
     """Every row of the table, one group after the other."""
     yield from cold(rounds)
+    yield from whole(rounds)
     yield from warm(rounds, "one message, warm", 0.85, None, {})
     yield from warm_tls(rounds)
 
@@ -330,9 +364,10 @@ def main() -> None:
     what = f"check of a body with all {len(FULL_BODY)} fields, µs"
     took = checking(rounds)
     print(line(what, "", f"{took:.4g}", "", "150", "reached" if took <= 150 else "missed"))
-    what = f"memory that a file of {LARGE // 1_000_000} MB adds, MiB"
-    added = large_file()
-    print(line(what, "", f"{added:.4g}", "", "32", "reached" if added <= 32 else "missed"))
+    for step, body in (UPLOAD, lambda file: {"file": file}), (RECORD, event_with):
+        what = f"{LARGE // 1_000_000} MB in {step.rpartition('/')[2]}, MiB more"
+        added = large_file(step, body)
+        print(line(what, "", f"{added:.4g}", "", "32", "reached" if added <= 32 else "missed"), flush=True)
     print("\nimports of the step beyond requests, ms of their own")
     for module, milliseconds in imports(rounds):
         print(f"  {module:<40}{milliseconds:>10.2f}")

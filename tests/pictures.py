@@ -23,10 +23,7 @@ from typing import Any
 
 from tests import demo, png, windmill_cli
 from tests.lock import ROOT
-from tests.show import timeline, timeline_title
 from tests.standin.kustomer import Kustomer
-from tests.standin.windmill import Workspace
-from tests.standin.worker import run
 
 PAGE = ROOT / "tests" / "form_page"
 CACHE = pathlib.Path.home() / ".cache" / "kustomer-form"
@@ -127,15 +124,13 @@ def picture_form(step: str, body: dict[str, Any]) -> None:
 
 
 def demo_ends_with() -> list[str]:
-    """Return the timeline that the demo ends with, on a day and in a conversation that are always the same."""
-    with Kustomer() as kustomer, Workspace(scripts_from=ROOT) as workspace:
+    """Return the timeline after the demo's answer, on a day and in a conversation that are always the same."""
+    with Kustomer() as kustomer:
         now = datetime(2026, 1, 31, 9, 35, tzinfo=UTC)
-        kustomer.now, kustomer.conversation = now.timestamp, "65a1b2c3d4e5f60718293a4f"
-        kustomer.clear()
-        auth = {"apiKey": kustomer.keys["full"], "baseUrl": kustomer.url}
-        job = run(demo.STEP, {"auth": auth, "body": demo.email(kustomer, now)}, workspace=workspace)
-        messages = kustomer.timeline(kustomer.conversation)
-        return [timeline_title(kustomer.conversation), *timeline(messages, {job.result["data"]["id"]})]
+        kustomer.now = now.timestamp
+        _, (*_, job), _ = demo.deliver(kustomer, now)
+        there = job.result["conversation"]["id"]
+        return [line.replace(there, "65a1b2c3d4e5f60718293a4f") for line in demo.shown_timeline(kustomer, job)]
 
 
 def svg(lines: Iterable[str]) -> str:
