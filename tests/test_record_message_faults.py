@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import wire
+from f.kustomer import record_message, wire
 from f.kustomer.errors import AccessDenied, Conflict, FileNotRead, KustomerError, Rejected
 from f.kustomer.record_message import main
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
 from tests.test_secrets import spilled
+from tests.test_standin_kustomer import create
 
 Body = dict[str, Any]
 
@@ -282,6 +283,7 @@ def test_file_that_fails_is_told_by_its_place(kustomer: Organisation, auth: Body
     assert isinstance(error, FileNotRead)
     assert [each["path"] for each in error.errors] == ["files[3]"]
     assert "It was files[3] that failed." in str(error)
+    assert (error.outcome, error.attempts) == ("not_sent", len(kustomer.requests))
     assert kustomer.messages == []
     assert_recorded(auth, email, kustomer)
 
@@ -290,10 +292,9 @@ def test_of_several_failures_the_one_that_needs_somebody_is_told(
     kustomer: Organisation, auth: Body, email: Body
 ) -> None:
     """As a second run alone would cure the others only."""
-    refused = Fault.answer(400, {"errors": [{"title": "No"}]}, at="/v1/attachments")
-    kustomer.fault(refused, *[Fault.answer(503, at="/v1/attachments")] * OFTEN)
+    passing = Fault.answer(429, headers={"Retry-After": "3600"}, at="/v1/attachments")
+    kustomer.fault(passing, *[Fault.answer(400, {"errors": [{"title": "No"}]}, at="/v1/attachments")] * 3)
     error = must_fail(auth, email | {"files": email["files"] * 4})
-    kustomer.lift()
     assert (type(error), error.retryable) == (Rejected, False)
 
 
@@ -338,6 +339,22 @@ def test_somebody_else_s_message_is_a_conflict(
     assert f"another {' and another '.join(fields)}" in str(error)
     assert [seen.method for seen in kustomer.requests[before:]] == ["GET", "GET"]
     assert len(kustomer.messages) == (2 if known else 1)
+
+
+def test_somebody_else_s_message_that_comes_in_between_is_a_conflict(
+    kustomer: Organisation, auth: Body, email: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not there when the step looked first, and Kustomer refuses this one."""
+
+    def meanwhile(*_: object) -> list[Body]:
+        other = {"channel": "email", "direction": "in", "app": "windmill", "customer": kustomer.customer}
+        create(kustomer, "messages", **other, externalId=email["messageId"], preview="Quite another text")
+        return []
+
+    monkeypatch.setattr(record_message, "_attach", meanwhile)
+    error = must_fail(auth, email)
+    assert (type(error), error.outcome) == (Conflict, "rejected")
+    assert "another customer and another preview" in str(error)
 
 
 @pytest.mark.parametrize("changed", [["email"], ["text"], ["sentAt"], ["text", "sentAt"], ["name"]], ids=str)

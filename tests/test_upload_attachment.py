@@ -69,7 +69,7 @@ WORDS = {
     ("file", "rejected"): "This run has not uploaded the file.",
     ("file", "unknown"): "It is unknown whether the file was uploaded: it may be there.",
     ("input", "not_sent"): "This run sent nothing. To correct: ",
-    ("storage", "not_sent"): "This run sent nothing to Kustomer.",
+    ("storage", "not_sent"): "Nothing of it was sent to Kustomer.",
 }
 
 

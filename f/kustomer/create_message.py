@@ -4,7 +4,7 @@ Records a message on a customer's Kustomer timeline, once. It delivers nothing t
 those of https://developer.kustomer.com/api/core-resources/create-message
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, Required, TypedDict
 
 from f.kustomer.client import dig, start
@@ -437,6 +437,6 @@ def related(found: dict[str, Any], name: str) -> str:
 def _second(moment: str) -> datetime | None:
     """Return a moment without the fractions of its second, which not every channel keeps; None for what is none."""
     try:
-        return datetime.fromisoformat(moment.upper()).astimezone(UTC).replace(microsecond=0)
-    except (ValueError, OverflowError):
+        return datetime.fromisoformat(moment.upper()).replace(microsecond=0)
+    except ValueError:
         return None

@@ -114,7 +114,7 @@ def _failure(kind: type[KustomerError], done_verb: str, error: Exception, path: 
     text = (
         f"{status}:" if status else "",
         f"The file could not be {done_verb} Windmill's object storage ({said or name}).",
-        "This run sent nothing to Kustomer. Check that the file is there, that the workspace has object storage,",
+        "Nothing of it was sent to Kustomer. Check that the file is there, that the workspace has object storage,",
         "and that whoever runs this may use it.",
         "Running the step again is safe." if passing else "",
     )

@@ -1,0 +1,63 @@
+"""What is found under an externalId is the message, unless it plainly is somebody else's."""
+
+import pytest
+
+from f.kustomer.create_message import differences, rewritten
+from f.kustomer.errors import Conflict
+from tests.conftest import Body, Step
+from tests.standin.kustomer import Kustomer
+from tests.test_standin_kustomer import create
+
+ID = {"externalId": "m1", "sentAt": "2026-01-31T09:30:00Z"}
+CHANGES: Body = {"preview": "Quite another text", "sentAt": "2026-02-01T09:30:00Z"}
+
+
+@pytest.mark.parametrize("changed", [["preview"], ["sentAt"], ["preview", "sentAt"]], ids=str)
+def test_another_customer_s_other_message_is_a_conflict(
+    kustomer: Kustomer, run: Step, message: Body, changed: list[str]
+) -> None:
+    """Each that differs is named, and none is quoted."""
+    run(message | ID)
+    somebody = create(kustomer, "customers").json()["data"]["id"]
+    found = run(message | ID | {"customer": somebody} | {name: CHANGES[name] for name in changed})
+    error = found.failed
+    assert (type(error), error.outcome, found.stored) == (Conflict, "not_sent", 0)
+    assert f"another customer and another {' and another '.join(changed)}." in str(error)
+
+
+@pytest.mark.parametrize("change", ["customer", *CHANGES])
+def test_merged_customer_or_edited_text_alone_makes_no_other_message(
+    kustomer: Kustomer, run: Step, message: Body, change: str
+) -> None:
+    """Nor does what is not given."""
+    first = run(message | ID)
+    somebody = create(kustomer, "customers").json()["data"]["id"]
+    again = run(message | ID | {change: CHANGES.get(change, somebody)})
+    assert (again.id, again.stored) == (first.id, 0)
+    less = {name: value for name, value in message.items() if name not in ("customer", "conversation")}
+    assert run(less | ID | CHANGES).id == first.id
+
+
+@pytest.mark.parametrize(
+    ("there", "given", "other"),
+    [
+        ({"preview": "a  b\r\n"}, {"preview": " a b"}, []),
+        ({"preview": "a"}, {"preview": "b"}, ["preview"]),
+        ({"preview": None}, {"preview": "b"}, []),
+        ({}, {"preview": "b", "sentAt": "2026-01-31T09:30:00Z"}, []),
+        ({"preview": "a", "sentAt": "2026-01-31T09:30:00Z"}, {}, []),
+        ({"sentAt": "2026-01-31T09:30:00.123Z"}, {"sentAt": "2026-01-31T10:30:00.9+01:00"}, []),
+        ({"sentAt": "2026-01-31T09:30:00Z"}, {"sentAt": "2026-01-31T09:30:01Z"}, ["sentAt"]),
+        ({"sentAt": 5}, {"sentAt": "2026-01-31T09:30:01Z"}, []),
+        ({"preview": ["a"]}, {"preview": "b"}, []),
+    ],
+)
+def test_what_is_compared_is_what_was_written_and_when(there: Body, given: Body, other: list[str]) -> None:
+    """Whatever the channel or Kustomer makes of blanks and of fractions of a second."""
+    assert rewritten({"attributes": there}, given) == other
+
+
+@pytest.mark.parametrize("found", [{}, {"attributes": None}, {"relationships": {"customer": {"data": []}}}])
+def test_answer_that_tells_nothing_contradicts_nothing(found: Body) -> None:
+    """What Kustomer leaves out is no other value."""
+    assert differences(found, {"externalId": "m1", "customer": "a" * 24, "preview": "x", **ID}) == []
