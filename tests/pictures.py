@@ -47,6 +47,18 @@ FORMS: dict[str, dict[str, Any]] = {
         "sentAt": "2026-01-31T09:30:00.000Z",
         "status": "received",
     },
+    "record_message": {
+        "channel": "email",
+        "messageId": "<CAF1044@mail.acme.example>",
+        "threadId": "<CAF1042@mail.acme.example>",
+        "email": "ada@example.com",
+        "name": "Ada Lindqvist",
+        "subject": "Order 1042",
+        "text": "Hello,\nmy order 1042 has not come yet. Could you tell me where it is?\nAda",
+        "files": [{"s3": "inbox/invoice.pdf"}],
+        "sentAt": "2026-01-31T09:30:00.000Z",
+        "app": "acme-inbox",
+    },
 }
 
 # What Windmill's server says, by the end of the path; to anything else it has nothing.

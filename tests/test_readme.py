@@ -1,4 +1,4 @@
-"""What the README says is so: its commands, numbers, errors and examples."""
+"""What the README and the page of the steps say is so: their commands, numbers, errors and examples."""
 
 import importlib
 import json
@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import pytest
 import yaml
 
-from f.kustomer import check_connection, client, errors, inputs, wire
+from f.kustomer import check_connection, client, errors, inputs, record_message, wire
 from f.kustomer.create_message import main
 from tests import lock, windmill_cli
 from tests.conftest import Body, Step
@@ -21,9 +21,49 @@ from tests.test_flow import FLOW as FLOW_OF_OURS
 from tests.test_flow import arguments
 
 README = (worker.ROOT / "README.md").read_text(encoding="utf-8")
-PROSE = " ".join(README.split())
-FLOW: dict[str, Any] = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", README, re.S)[0])
-STEP = FLOW["value"]["modules"][0]
+STEPS_PAGE = (worker.ROOT / "f" / "kustomer" / "README.md").read_text(encoding="utf-8")
+PROSE = " ".join((README + STEPS_PAGE).split())
+
+
+def example(page: str) -> Any:
+    """The page's first example in YAML."""
+    return yaml.safe_load(re.findall(r"```yaml\n(.*?)```", page, re.S)[0])
+
+
+# Of the README the step alone; of the page of the steps a whole flow.
+FLOWS: dict[str, dict[str, Any]] = {
+    "record_message": {"summary": "Record", "value": {"modules": example(README)}},
+    "create_message": example(STEPS_PAGE),
+}
+
+
+def step_of(name: str) -> dict[str, Any]:
+    """The step of an example."""
+    found: dict[str, Any] = FLOWS[name]["value"]["modules"][0]
+    return found
+
+
+def body_of(name: str, given: Body) -> Any:
+    """What the step of an example gets of these inputs of the flow."""
+    transforms = step_of(name)["value"]["input_transforms"]
+    return windmill_cli.evaluate(transforms["body"]["expr"], flow_input=given)
+
+
+def test_front_page_is_read_in_a_few_minutes() -> None:
+    """What is longer goes to the page of the steps."""
+    assert len(README.split()) <= 1_200
+
+
+@pytest.mark.parametrize(("folder", "page"), [("", README), ("f/kustomer", STEPS_PAGE)], ids=["README", "steps"])
+def test_every_link_leads_somewhere(folder: str, page: str) -> None:
+    """To a file that is there, and to a heading in it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page):
+        path, _, anchor = target.partition("#")
+        if path.startswith("https://"):
+            continue
+        text = (worker.ROOT / folder / path).read_bytes() if path else page.encode()
+        headings = re.findall(r"^#+ (.*)$", text.decode("utf-8", "replace"), re.M)
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
 def test_first_two_commands_are_the_demo_and_the_tests() -> None:
@@ -79,7 +119,7 @@ def test_table_of_errors_is_true(kustomer: Kustomer, run: Step, message: Body) -
 # Step -> what its row says of the body, the result and the roles.
 STEPS = {
     row[0]: row[1:]
-    for row in re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*?) \| (.*?) \|$", README, re.M)
+    for row in re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*?) \| (.*?) \|$", STEPS_PAGE, re.M)
     if row[0] in check_connection.STEPS
 }
 
@@ -111,7 +151,7 @@ def _module(name: str) -> Any:
 def test_table_of_inputs_has_every_input_of_the_flow() -> None:
     """And says which are needed."""
     schema = windmill_cli.read_yaml(worker.ROOT / "f/kustomer/record_message__flow/flow.yaml")["schema"]
-    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|$", README.partition("| input |")[2].partition("\n\n")[0], re.M)
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|$", STEPS_PAGE.partition("| input |")[2].partition("\n\n")[0], re.M)
     told = {name: text for names, text in rows for name in re.findall(r"`(\w+)`", names)}
     assert told.keys() == schema["properties"].keys()
     assert {name for name, text in told.items() if text.startswith("needed: ")} == set(schema["required"])
@@ -144,20 +184,30 @@ def test_pinned_cli_is_the_one_that_is_tested() -> None:
     assert f"windmill-cli@{packages['windmill-cli']}" in README
 
 
-def test_picture_is_there_and_small() -> None:
-    """The form is shown, and doesn't weigh on a clone."""
-    picture = worker.ROOT / re.findall(r"!\[.*?\]\((.*?)\)", README)[0]
-    assert 10_000 < picture.stat().st_size < 150_000
+@pytest.mark.parametrize("picture", re.findall(r"!\[.*?\]\((.*?)\)", README))
+def test_pictures_are_there_and_small(picture: str) -> None:
+    """They are shown, and don't weigh on a clone."""
+    assert 500 < (worker.ROOT / picture).stat().st_size < 100_000
 
 
-def test_flow_of_the_readme_passes_the_linter(tmp_path: Any) -> None:
+@pytest.mark.parametrize("name", FLOWS)
+def test_flow_of_the_readme_passes_the_linter(tmp_path: Any, name: str) -> None:
     """Windmill's own schema of flows takes it."""
     windmill_cli.need_node()
     repository = windmill_cli.copy_repository(tmp_path / "repository")
     flow = repository / "f" / "kustomer" / "record__flow"
     flow.mkdir()
-    (flow / "flow.yaml").write_text(yaml.safe_dump(FLOW), encoding="utf-8")
+    (flow / "flow.yaml").write_text(yaml.safe_dump(FLOWS[name]), encoding="utf-8")
     windmill_cli.run("wmill lint --fail-on-warn", repository, tmp_path)
+
+
+def test_step_of_the_front_page_records_a_message_once(kustomer: Kustomer, auth: Body) -> None:
+    """Its expression gives a body that the step takes, and that finds itself again."""
+    given = {"id": "chat-7/12", "from": "ada@example.com", "text": "Hello"}
+    body = body_of("record_message", given)
+    first, second = (record_message.main(auth, body) for _ in range(2))  # type: ignore[arg-type]
+    assert (first["message"]["created"], second["message"]["created"]) == (True, False)
+    assert [each["id"] for each in kustomer.messages] == [first["message"]["id"]] == [second["message"]["id"]]
 
 
 def test_flow_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Body) -> None:
@@ -169,19 +219,21 @@ def test_flow_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Bod
         "text": "Hello" * 5_000,
         "message_id": "<CAF1042@mail.acme.example>",
     }
-    assert set(given) == set(FLOW["schema"]["order"])
-    body = windmill_cli.evaluate(STEP["value"]["input_transforms"]["body"]["expr"], flow_input=given)
+    assert set(given) == set(FLOWS["create_message"]["schema"]["order"])
+    body = body_of("create_message", given)
     assert main(auth, body)["data"]["id"] == main(auth, body)["data"]["id"]  # type: ignore[arg-type]
     assert len(kustomer.messages) == 1
 
 
+@pytest.mark.parametrize("name", FLOWS)
 @pytest.mark.parametrize("retryable", [True, False])
 def test_flow_of_the_readme_retries_only_what_is_safe(
-    kustomer: Kustomer, auth: Body, message: Body, retryable: bool
+    kustomer: Kustomer, auth: Body, message: Body, retryable: bool, name: str
 ) -> None:
     """retry_if reads what the step raises."""
     kustomer.fault(Fault.answer(429, headers={"Retry-After": "600"}) if retryable else Fault.close())
     with pytest.raises(errors.KustomerError) as raised:
         main(auth, message)  # type: ignore[arg-type]
-    assert windmill_cli.evaluate(STEP["retry"]["retry_if"]["expr"], error={"extra": vars(raised.value)}) is retryable
-    assert windmill_cli.evaluate(STEP["retry"]["retry_if"]["expr"], error={"name": "ExecutionErr"}) is False
+    retry_if = step_of(name)["retry"]["retry_if"]["expr"]
+    assert windmill_cli.evaluate(retry_if, error={"extra": vars(raised.value)}) is retryable
+    assert windmill_cli.evaluate(retry_if, error={"name": "ExecutionErr"}) is False
