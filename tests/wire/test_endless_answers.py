@@ -16,10 +16,10 @@ from f.kustomer.create_message import main
 from f.kustomer.errors import KustomerError, NoAnswer, OddAnswer, RateLimited, Rejected, ServerFailed
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
+from tests.other_steps.test_upload_attachment import place
 from tests.standin.adversary import Adversary, Stage, read, send, send_for_ever
 from tests.standin.adversary import Step as Play
 from tests.standin.kustomer import Kustomer
-from tests.test_upload_attachment import place
 
 # Instead of the 30 s for an answer.
 READ = 0.15

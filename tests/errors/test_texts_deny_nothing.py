@@ -12,8 +12,8 @@ from f.kustomer.errors import KustomerError
 from f.kustomer.find_conversation import main as find_conversation
 from f.kustomer.find_customer import main as find_customer
 from tests.conftest import Body, Step
+from tests.errors.test_errors import one_of_each
 from tests.standin.kustomer import Fault, Kustomer
-from tests.test_errors import one_of_each
 
 EXTERNAL_ID = {"externalId": "order-1042"}
 

@@ -13,10 +13,10 @@ from f.kustomer.inputs import check
 from f.kustomer.record_message import Event, check_event
 from tests import form_schema, windmill_cli
 from tests.conftest import Body
+from tests.record_message.test_event import FULL, NEEDED
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
 from tests.standin.windmill_flows import deployed
-from tests.test_event import FULL, NEEDED
 
 FLOWS = {folder: windmill_cli.read_yaml(windmill_cli.ROOT / folder / "flow.yaml") for folder in form_schema.FLOWS}
 FLOW = FLOWS["f/kustomer/record_message__flow"]

@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Fault, Kustomer
-from tests.test_limits import within
+from tests.wire.test_rate_limits import within
 
 EXTERNAL_ID = {"externalId": "order-1042"}
 RESET = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "60"}

@@ -15,9 +15,9 @@ from f.kustomer.create_message import main
 from f.kustomer.errors import CannotConnect, FileNotRead, KustomerError, NoAnswer
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
+from tests.other_steps.test_upload_attachment import place
 from tests.standin.adversary import Adversary, Script, created, hold, read, send, send_for_ever
 from tests.standin.kustomer import Kustomer
-from tests.test_upload_attachment import place
 
 # Instead of the 30 s for an answer and the 5 s for a connection.
 READ = 0.3

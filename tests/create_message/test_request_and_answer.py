@@ -1,4 +1,4 @@
-"""Promise 1: the same request and the same answer as the Hub's script, for a message that is valid."""
+"""The same request and the same answer as the Hub's script, for a message that is valid."""
 
 import json
 from typing import Any

@@ -8,9 +8,9 @@ import pytest
 from f.kustomer.errors import BadProxy, CannotConnect, KustomerError
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
+from tests.other_steps.test_upload_attachment import place
 from tests.standin.adversary import Adversary, answer, read, send
 from tests.standin.kustomer import Kustomer
-from tests.test_upload_attachment import place
 
 LOGIN = "some-one:pass-word-1042"
 ENCODED = base64.b64encode(LOGIN.encode()).decode()

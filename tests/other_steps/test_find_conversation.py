@@ -12,10 +12,9 @@ from f.kustomer import wire
 from f.kustomer.errors import AccessDenied, Conflict, InvalidInput, OddAnswer, RateLimited, Rejected
 from f.kustomer.find_conversation import Conversation, main
 from tests.conftest import Body
-from tests.standin import worker
-from tests.standin.kustomer import Fault, Kustomer
-from tests.standin.windmill import Workspace
-from tests.test_find_customer import (
+from tests.create_message.test_outcomes import BROKEN, LOOK_UP_FAILS, NOT_A_SUCCESS, unique_external_ids, within
+from tests.errors.test_key_stays_secret import spilled
+from tests.other_steps.test_find_customer import (
     MISSING,
     NO_ANSWERS,
     ODD_SUCCESSES,
@@ -27,8 +26,9 @@ from tests.test_find_customer import (
     posted,
     stored_or_not,
 )
-from tests.test_outcomes import BROKEN, LOOK_UP_FAILS, NOT_A_SUCCESS, unique_external_ids, within
-from tests.test_secrets import spilled
+from tests.standin import worker
+from tests.standin.kustomer import Fault, Kustomer
+from tests.standin.windmill import Workspace
 
 EXTERNAL_ID = "<CAF1042@mail.acme.example>"
 NONE = {"id": None, "created": False, "customer": None}

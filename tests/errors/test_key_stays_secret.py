@@ -1,4 +1,4 @@
-"""Promise 8: the key goes nowhere but to Kustomer, and neither key nor text comes back out."""
+"""The key goes nowhere but to Kustomer, and neither key nor text comes back out."""
 
 import json
 import pathlib

@@ -13,12 +13,12 @@ from f.kustomer import check_connection, client, errors, inputs, record_message,
 from f.kustomer.create_message import main
 from tests import lock, windmill_cli
 from tests.conftest import Body, Step
+from tests.errors.test_errors import every_error, one_of_each
+from tests.record_message.test_flow import FLOW as FLOW_OF_OURS
+from tests.record_message.test_flow import arguments
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
-from tests.test_errors import every_error, one_of_each
-from tests.test_flow import FLOW as FLOW_OF_OURS
-from tests.test_flow import arguments
 
 README = (worker.ROOT / "README.md").read_text(encoding="utf-8")
 STEPS_PAGE = (worker.ROOT / "f" / "kustomer" / "README.md").read_text(encoding="utf-8")

@@ -9,12 +9,12 @@ from f.kustomer import wire
 from f.kustomer.create_message import main
 from f.kustomer.errors import OddAnswer
 from tests.conftest import Body
+from tests.other_steps.test_upload_attachment import place
 from tests.standin import worker
 from tests.standin.adversary import Adversary, Step, answer, read, send, send_for_ever
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
-from tests.test_endless_answers import CHUNKED, GZIPPED, HEAD
-from tests.test_upload_attachment import place
+from tests.wire.test_endless_answers import CHUNKED, GZIPPED, HEAD
 
 # How much more memory than usual a job may take, whatever its answer.
 MORE_KIB = 64 << 10

@@ -10,11 +10,11 @@ import pytest
 from f.kustomer import check_connection, create_message, find_conversation, find_customer, upload_attachment
 from f.kustomer.errors import AccessDenied, InvalidInput, KustomerError, NoAnswer, OddAnswer, RateLimited, ServerFailed
 from tests.conftest import Body
+from tests.errors.test_key_stays_secret import spilled
+from tests.other_steps.test_find_customer import Run, Step
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
-from tests.test_find_customer import Run, Step
-from tests.test_secrets import spilled
 
 check: Callable[[Any], Body] = check_connection.main
 

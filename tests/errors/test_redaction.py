@@ -9,8 +9,8 @@ import pytest
 from f.kustomer.errors import KustomerError
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
+from tests.other_steps.test_upload_attachment import xml
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
-from tests.test_upload_attachment import xml
 
 KEYS = {
     "a web token": "eyJhbGciOiJIUzI1NiJ9.eyJpZCI6IjY1YTFiMmMzZDRlIn0.q-Zt_8kLmN0pQrStUvWxYz12345",

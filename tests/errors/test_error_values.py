@@ -12,8 +12,8 @@ import pytest
 from f.kustomer import errors
 from f.kustomer.errors import InvalidInput, KustomerError
 from tests.conftest import Body, Step
+from tests.errors.test_errors import one_of_each
 from tests.standin.kustomer import Fault, Kustomer
-from tests.test_errors import one_of_each
 
 # What Windmill stores of an error at most, in bytes: its text, and the same once more as data.
 MOST_BYTES = 2_000_000

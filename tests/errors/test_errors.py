@@ -1,4 +1,4 @@
-"""Promise 7: errors are data that a flow can branch on, and text that a support engineer can act on."""
+"""Errors are data that a flow can branch on, and text that a support engineer can act on."""
 
 import inspect
 import json

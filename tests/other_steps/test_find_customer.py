@@ -15,12 +15,12 @@ from f.kustomer import wire
 from f.kustomer.errors import AccessDenied, Conflict, InvalidInput, KustomerError, OddAnswer, RateLimited, Rejected
 from f.kustomer.find_customer import Customer, main
 from tests.conftest import Body
+from tests.create_message.test_outcomes import BROKEN, LOOK_UP_FAILS, NOT_A_SUCCESS, within
+from tests.errors.test_key_stays_secret import spilled
+from tests.stand_ins.test_kustomer import create
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
-from tests.test_outcomes import BROKEN, LOOK_UP_FAILS, NOT_A_SUCCESS, within
-from tests.test_secrets import spilled
-from tests.test_standin_kustomer import create
 
 T = TypeVar("T")
 

@@ -5,8 +5,8 @@ import pytest
 from f.kustomer.create_message import differences, rewritten
 from f.kustomer.errors import Conflict
 from tests.conftest import Body, Step
+from tests.stand_ins.test_kustomer import create
 from tests.standin.kustomer import Kustomer
-from tests.test_standin_kustomer import create
 
 ID = {"externalId": "m1", "sentAt": "2026-01-31T09:30:00Z"}
 CHANGES: Body = {"preview": "Quite another text", "sentAt": "2026-02-01T09:30:00Z"}

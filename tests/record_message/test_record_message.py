@@ -11,10 +11,10 @@ import pytest
 
 from f.kustomer.errors import InvalidInput, KustomerError
 from f.kustomer.record_message import Event, main
+from tests.record_message.test_event import FULL, NAMED_ONLY, NO_FILES
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
-from tests.test_event import FULL, NAMED_ONLY, NO_FILES
 
 Body = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""Promise 11: connections are kept while they are fresh, keys never."""
+"""Connections are kept while they are fresh, keys never."""
 
 from collections.abc import Iterator
 

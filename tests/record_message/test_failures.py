@@ -11,9 +11,9 @@ import pytest
 from f.kustomer import record_message, wire
 from f.kustomer.errors import AccessDenied, Conflict, FileNotRead, KustomerError, Rejected
 from f.kustomer.record_message import main
+from tests.errors.test_key_stays_secret import spilled
+from tests.stand_ins.test_kustomer import create
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
-from tests.test_secrets import spilled
-from tests.test_standin_kustomer import create
 
 Body = dict[str, Any]
 
