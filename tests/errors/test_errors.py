@@ -95,7 +95,7 @@ def test_text_begins_with_the_status_and_ends_with_what_to_do(kustomer: Kustomer
         if error.status is not None:
             assert text.startswith(f"{error.status} ")
         said = {
-            "not_sent": "did not send the message|sent nothing",
+            "not_sent": "did not send the message|sent nothing|Nothing of it was sent",
             "rejected": "has not recorded the message",
             "unknown": "unknown whether",
         }[error.outcome]

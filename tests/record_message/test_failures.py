@@ -283,7 +283,8 @@ def test_file_that_fails_is_told_by_its_place(kustomer: Organisation, auth: Body
     assert isinstance(error, FileNotRead)
     assert [each["path"] for each in error.errors] == ["files[3]"]
     assert "It was files[3] that failed." in str(error)
-    assert (error.outcome, error.attempts) == ("not_sent", len(kustomer.requests))
+    sent = len(kustomer.requests) + len(kustomer.upload_requests)
+    assert (error.outcome, error.attempts) == ("not_sent", sent)
     assert kustomer.messages == []
     assert_recorded(auth, email, kustomer)
 
