@@ -6,6 +6,7 @@ what is safe to repeat, and raises errors that say what became of the message, o
 
 import itertools
 import json
+import math
 import random
 import re
 import time
@@ -57,6 +58,8 @@ FIRST_WAIT_SECONDS = 2.0
 JITTER = 0.2
 # No documented limit lasts this long: such a header is taken for a mistake.
 LONGEST_WAIT_SECONDS = 86_400.0
+# What has just been looked for is not looked for again. Nobody delivers a message anew within so short a time.
+FRESH_SECONDS = 5.0
 # Kustomer gives as many unless told: https://developer.kustomer.com/kustomer-api-docs/reference/getmessage
 PAGE_SIZE = 100
 
@@ -322,6 +325,7 @@ class Run:
         self._budget_left = BUDGET_SECONDS
         self._outcome: Outcome = "not_sent"
         self._lookup_keys = ""  # what a next run looks for, where it can
+        self._looked_at = -math.inf
 
     @property
     def requests(self) -> int:
@@ -381,23 +385,19 @@ class Run:
             look_up = self._look_for(name, f"{path}/{name}={quoted}", differs)
             if look_up.found or look_up.not_allowed:
                 return look_up
+        self._looked_at = time.monotonic()
         return ABSENT
 
     def create(
-        self,
-        path: str,
-        keys: Keys = (),
-        differs: Differs | None = None,
-        body: Any = None,
-        look: bool = True,
+        self, path: str, keys: Keys = (), differs: Differs | None = None, body: Any = None
     ) -> tuple[dict[str, Any], bool]:
-        """Make one in the collection at ``path``, unless ``find`` finds it: return the answer, and whether it is new.
+        """Make one in the collection at ``path``, unless ``look`` finds it: return the answer, and whether it is new.
 
-        ``body`` is what to send, if not the step's own as it is; ``look`` is off when the job has just looked. Without
-        ``keys`` only what provably was not stored is sent again, but for what may be there twice. Raise KustomerError.
+        ``body`` is what to send, if not the step's own as it is. Without ``keys`` only what provably was not stored is
+        sent again, but for what may be there twice. Raise KustomerError.
         """
         self._lookup_keys = " or ".join(dict.fromkeys(name for name, _ in keys))
-        if look:
+        if not self._has_just_looked():
             before = self.look(path, keys, differs)
             if before.found:
                 return before.found, False
@@ -405,8 +405,11 @@ class Run:
                 keys, self._lookup_keys = (), ""
         encoded = self._encoded if body is None else to_json(body)
         request = self._signed("POST", path, encoded)
+        repeat = TRANSIENT if self._kind.duplicates_ok else NOT_STORED
         for failures in range(1, OTHER_ATTEMPTS + 1):
-            answer = self._send_with_retries(request, TRANSIENT if self._kind.duplicates_ok else NOT_STORED)
+            answer = self._send_with_retries(request, repeat, lambda: self._since(path, keys, differs))
+            if answer.problem is None and answer.status is None:
+                return answer.data, self._outcome == "unknown"
             if answer.problem is None:
                 return self._done(answer, self._kind.done_verb), True
             if not keys or answer.problem not in UNCERTAIN | {Conflict}:
@@ -440,6 +443,14 @@ class Run:
         if answer.problem:
             raise host._error(answer)
         log(f"{answer.status}, file uploaded, {self._job.spent}")
+
+    def _has_just_looked(self) -> bool:
+        return time.monotonic() - self._looked_at <= FRESH_SECONDS
+
+    def _since(self, path: str, keys: Keys, differs: Differs | None) -> Answer | None:
+        """Look again where that was long ago: the answer without a status is what somebody else has made since."""
+        found = None if self._has_just_looked() else self.look(path, keys, differs).found
+        return Answer(None, data=found) if found else None
 
     def _signed(
         self,
@@ -476,8 +487,16 @@ class Run:
         but = f", with another {' and '.join(changed)}" if changed else ""
         return LookUp(self._done(answer, f"was there already{but}"))
 
-    def _send_with_retries(self, request: Request, repeat: frozenset[ProblemClass]) -> Answer:
-        """Send a request, and again while the answer's problem is one of ``repeat`` and the budget allows."""
+    def _send_with_retries(
+        self,
+        request: Request,
+        repeat: frozenset[ProblemClass],
+        found_since: Callable[[], Answer | None] = lambda: None,
+    ) -> Answer:
+        """Send a request, and again while the answer's problem is one of ``repeat`` and the budget allows.
+
+        Before it is sent again, what ``found_since`` returns makes that needless.
+        """
         failures = Counter[ProblemClass | None]()
         while True:
             if self._budget_left < 0:
@@ -491,6 +510,8 @@ class Run:
                 return answer
             if not self._sleep_before_retry(answer, failures[answer.problem]):
                 return answer
+            if found := found_since():
+                return found
 
     def _sleep_before_retry(self, answer: Answer, failures: int) -> bool:
         """Sleep before the next request; return False where that would take longer than the budget has left."""

@@ -229,8 +229,12 @@ def _was_there(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "message": {"id": found["id"], "created": False},
         **{name: {"id": each, "created": False} for name, each in belongs.items()},
-        "attachments": dig(found, "attributes", "attachments") or [],
+        "attachments": _attachments(found),
     }
+
+
+def _attachments(found: dict[str, Any]) -> Any:
+    return dig(found, "attributes", "attachments") or []
 
 
 def _record(run: Run, event: dict[str, Any], files: list[str], keys: Keys) -> dict[str, Any]:
@@ -250,7 +254,7 @@ def _record(run: Run, event: dict[str, Any], files: list[str], keys: Keys) -> di
         whole = {**message_of(event), "conversation": conversation["id"], "customer": owner}
         whole |= {"attachments": attachments} if attachments else {}
         before = ""
-        answer, new = run.create("/v1/messages", keys, lambda found, _: differences(found, whole), whole, look=False)
+        answer, new = run.create("/v1/messages", keys, lambda found, _: differences(found, whole), whole)
     except KustomerError as error:
         so_far = f"So far this run has made {' and '.join(made)}, which running it again finds." if made else ""
         error.args = (" ".join(filter(None, (str(error), before, so_far))),)
@@ -260,7 +264,7 @@ def _record(run: Run, event: dict[str, Any], files: list[str], keys: Keys) -> di
         "message": {"id": answer["data"]["id"], "created": new},
         "conversation": {name: conversation[name] for name in ("id", "created")},
         "customer": customer,
-        "attachments": attachments,
+        "attachments": attachments if new else _attachments(answer["data"]),
     }
 
 
