@@ -215,12 +215,12 @@ class Redactor:
         self._key = key
         self._pieces = {key[at : at + KEY_PIECE] for at in range(len(key) - KEY_PIECE + 1)}
         self._texts: list[str] = []
-        self._forms: list[str] | None = None
+        # Of how many texts, and their forms: one value, as several threads read and write it.
+        self._forms: tuple[int, list[str]] = 0, []
 
     def hide(self, *texts: str) -> None:
         """Keep further texts out."""
-        self._texts += texts
-        self._forms = None
+        self._texts.extend(texts)
 
     def hides(self, text: str) -> bool:
         """Tell whether this text is kept out."""
@@ -229,9 +229,7 @@ class Redactor:
     def __call__(self, text: str) -> str:
         """Return the text without the secrets."""
         text = self._without_key(text)
-        if self._forms is None:
-            self._forms = _forms(self._texts)
-        for form in self._forms:
+        for form in self._all_forms():
             if form in text:  # a pattern of a whole message is costly to make, and re would keep it
                 is_word = len(form) < SHORTEST_TEXT
                 text = (
@@ -240,6 +238,14 @@ class Redactor:
                     else text.replace(form, "[...]")
                 )
         return "".join(each if each.isprintable() else " " for each in text)[:LONGEST_REASON]
+
+    def _all_forms(self) -> list[str]:
+        of, forms = self._forms
+        if of != len(self._texts):
+            texts = tuple(self._texts)
+            forms = _forms(texts)
+            self._forms = len(texts), forms
+        return forms
 
     def _without_key(self, text: str) -> str:
         """Blank the key, and whatever is a piece of it of KEY_PIECE characters or more."""

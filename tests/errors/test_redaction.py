@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.errors import KustomerError
+from f.kustomer.errors import KustomerError, Redactor
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
 from tests.other_steps.test_upload_attachment import xml
@@ -147,3 +147,20 @@ def test_no_piece_of_a_key_is_told_by_an_upload_s_host(
         with pytest.raises(KustomerError) as caught:
             upload(auth, {"content": "AAAA", "name": "a.txt"})  # type: ignore[arg-type]
         assert told_of(key, shown(caught.value, "".join(capsys.readouterr()))) == set(), piece
+
+
+def test_what_is_hidden_meanwhile_is_not_told() -> None:
+    """Files are uploaded by threads, each of which hides what its form holds."""
+
+    class Text(str):
+        """Another thread's turn comes while this is made ready."""
+
+        def __len__(self) -> int:
+            if not redact.hides("a signature"):
+                redact.hide("a signature")
+            return super().__len__()
+
+    redact = Redactor("of no importance")
+    redact.hide(Text("a message"))
+    assert redact("a message") == "[...]"
+    assert redact("said of a signature") == "said of [...]"
