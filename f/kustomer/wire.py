@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+from requests.utils import get_auth_from_url, get_environ_proxies, prepend_scheme_if_needed, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import DecodeError
 from urllib3.exceptions import SSLError as CertificatesNotRead
@@ -378,6 +378,11 @@ def _check_proxy(proxy: str | None) -> None:
         raise Failure(BadProxy, f"the proxy {_shown(address)} has the scheme {address.scheme}, not http or https")
     if not address.host:
         raise Failure(BadProxy, "the proxy's address has no host")
+    try:
+        "".join(get_auth_from_url(proxy)).encode("latin-1")
+    except UnicodeError:
+        why = f"the user name or password for the proxy {_shown(address)} has a letter that can't be sent (Latin-1)"
+        raise Failure(BadProxy, why) from None
 
 
 def _not_tunnelled(error: Exception, proxy: Any) -> Failure:

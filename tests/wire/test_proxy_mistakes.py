@@ -29,6 +29,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "no host": ("http://", []),
     "neither scheme nor host": ("://", []),
     "a login and no host": (f"http://{LOGIN}@", []),
+    "a password that is not Latin-1": (
+        "http://some-one:pass-word-1042\u20ac@127.0.0.1:8080",
+        ["127.0.0.1:8080", "password"],
+    ),
+    "one that is quoted": ("http://some-one:pass-word-1042%E2%82%AC@127.0.0.1:8080", ["127.0.0.1:8080", "password"]),
     "a login with a slash": ("http://some-one:pass-word/1042@proxy.acme.example:8080:1", []),
 }
 
