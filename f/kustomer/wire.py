@@ -278,9 +278,10 @@ class _Connection:
     def _first_address(self) -> socket.socket:
         found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
         last: OSError | None = None
-        for at, (family, kind, protocol, _, address) in enumerate(found):
-            sock = socket.socket(family, kind, protocol)
+        for at, (*kind, _, address) in enumerate(found):
+            sock = None
             try:
+                sock = socket.socket(*kind)  # refused for IPv6 where the system has none
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 # A dead address leaves its share of the time to those behind it.
@@ -289,7 +290,8 @@ class _Connection:
                 sock.settimeout(self.seconds_left())
                 return sock
             except OSError as error:
-                sock.close()
+                if sock:
+                    sock.close()
                 last = error
         raise last or OSError("no address")
 

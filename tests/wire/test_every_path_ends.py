@@ -106,6 +106,17 @@ def test_a_refused_address_is_passed_over(
     assert (len(stage.requests), waits) == (1, [])
 
 
+def test_an_address_of_a_kind_that_the_system_lacks_is_passed_over(
+    adversary: Adversary, auth: Body, message: Body, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+) -> None:
+    """As where the resolver knows an IPv6 address of the host, and the worker's system has no IPv6."""
+    stage = adversary.play([read(), send(created("65a1b2c3d4e5f60718293a4b"))])
+    found = [(family, socket.SOCK_STREAM, 6, "", ("127.0.0.1", stage.port)) for family in (99, socket.AF_INET)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    main(auth | {"baseUrl": f"http://localhost:{stage.port}"}, message)  # type: ignore[arg-type]
+    assert (len(stage.requests), waits) == (1, [])
+
+
 HANDSHAKES: dict[str, Script] = {
     "a record": [send(b"\x16\x03\x03\x3f\xff"), send_for_ever(b"\x02", DRIP)],
     "records": [send_for_ever(b"\x16\x03\x03\x00\x01\x02", DRIP)],
