@@ -1,0 +1,283 @@
+"""Which rows are imported, in which order and in which requests, and that each counts once."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from f.kustomer.history_plan import (
+    STATUSES,
+    Plan,
+    Status,
+    Thread,
+    Totals,
+    batches,
+    part_of,
+    requests_for,
+    work,
+)
+from f.kustomer.history_rows import Row
+
+
+def row(number: int, message: str = "", thread: str = "t", at: float = 0, **other: Any) -> Row:
+    """A row of a file: its message is named by its number unless told."""
+    body = {"preview": other.pop("text", "hello")}
+    customer = other.pop("customer", {"email": "ada@example.com"})
+    return Row(number, message or f"m{number}", thread, customer, "2020-01-31T09:30:00Z", at, body, [])
+
+
+def plan_of(
+    *rows: Row | tuple[int, list[tuple[str, str]]], part: int = 0, parts: int = 1, limit: int | None = None
+) -> Plan:
+    """A part's plan of these rows, ready to be worked on."""
+    plan = Plan(part, parts)
+    for each in rows:
+        if isinstance(each, Row):
+            plan.add(each.number, each)
+        else:
+            plan.add(*each)
+    plan.choose(limit)
+    return plan
+
+
+def chosen(plan: Plan) -> list[int]:
+    """The rows that are to be imported, in the order of their import."""
+    return [each.number for thread in plan.threads(0) for each in plan.messages(thread)]
+
+
+def test_a_row_comes_back_as_it_was() -> None:
+    """Nothing of a row is lost on the disk, whatever its texts hold."""
+    odd = Row(7, "m", "t", {"name": "Zoë"}, "2020", 1.5, {"preview": "\ud83d \x00 ✓", "meta": {"a": [1, None]}}, ["x"])
+    plan = plan_of(odd)
+    assert list(plan.messages(Thread(7, "t"))) == [odd]
+
+
+def test_threads_come_in_the_files_order_and_messages_by_date() -> None:
+    """A thread is begun where the file begins it; inside it the date counts, then the row."""
+    plan = plan_of(
+        row(1, thread="b", at=5), row(2, thread="a", at=9), row(3, thread="b", at=4), row(4, thread="a", at=9)
+    )
+    assert plan.threads(0) == [Thread(1, "b"), Thread(2, "a")]
+    assert chosen(plan) == [3, 1, 2, 4]
+
+
+def test_threads_are_listed_piece_by_piece() -> None:
+    """What comes after a thread is found by its first row, also where that thread is in another part."""
+    plan = plan_of(*(row(number, thread=f"t{number}") for number in range(1, 8)))
+    assert [each.first for each in plan.threads(0, 3)] == [1, 2, 3]
+    assert [each.first for each in plan.threads(3, 3)] == [4, 5, 6]
+    assert plan.threads(7) == []
+    assert plan.thread(4) == Thread(4, "t4")
+    assert plan.thread(8) is None
+
+
+def test_a_long_thread_is_read_to_its_end_while_its_rows_are_marked() -> None:
+    """Messages are read in pieces, and marking those that were read skips none."""
+    plan = plan_of(*(row(number, at=-number) for number in range(1, 351)))
+    seen = []
+    for each in plan.messages(Thread(1, "t")):
+        seen.append(each.number)
+        plan.mark([each.number], "created")
+    assert seen == list(range(350, 0, -1))
+
+
+def test_messages_are_asked_for_by_what_has_become_of_them() -> None:
+    """What is done is not read again."""
+    plan = plan_of(row(1), row(2), row(3))
+    plan.mark([2], "created")
+    assert [each.number for each in plan.messages(Thread(1, "t"))] == [1, 3]
+    assert [each.number for each in plan.messages(Thread(1, "t"), "created")] == [2]
+
+
+def test_of_rows_with_one_message_id_the_first_counts() -> None:
+    """A further row that says something else is told with the first one's number, in whatever thread it is."""
+    plan = plan_of(row(3, "x"), row(5, "x", text="other"), row(6, "x", thread="elsewhere"))
+    assert chosen(plan) == [3]
+    assert plan.counts() == {"created": 0, "already": 0, "refused": 2, "unknown": 0, "left": 1}
+    assert [each["row"] for each in plan.problems(9)] == [5, 6]
+    assert "row 3" in plan.problems(9)[0]["title"]
+    assert plan.refused() == {5, 6}
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [("created", "already"), ("already", "already"), ("refused", "refused"), ("unknown", "unknown"), ("left", "left")],
+)
+def test_the_same_row_again_has_the_fate_of_the_first(first: Status, again: Status) -> None:
+    """A copy is never recorded, and never called recorded where its first one isn't."""
+    plan = plan_of(row(1), row(2, "m1"))
+    assert chosen(plan) == [1]
+    plan.mark([1], first)
+    plan.tell(1, [("text", "is wrong")])
+    counts = plan.counts()
+    assert counts[again] >= 1
+    assert sum(counts.values()) == 2
+    assert counts["created"] == (first == "created")
+    assert [each["row"] for each in plan.problems(9)] == [1, 2]
+    assert plan.refused() == ({1, 2} if again in ("refused", "unknown") else set())
+
+
+def test_a_row_that_can_not_be_read_counts_in_part_0_alone() -> None:
+    """It has no thread that would say where it belongs."""
+    bad = (4, [("sentAt", "is missing"), ("", "is odd")])
+    assert plan_of(bad, part=0, parts=3).counts()["refused"] == 1
+    assert [plan_of(bad, part=part, parts=3).rows for part in range(3)] == [1, 0, 0]
+    assert len(plan_of(bad).problems(9)) == 2
+    assert len(plan_of(bad).problems(1)) == 1
+
+
+def test_a_duplicate_is_found_across_parts() -> None:
+    """Which row came first is a matter of the whole file, not of the part that holds it."""
+    one, two = "a", next(f"b{each}" for each in range(99) if part_of(f"b{each}", 2) != part_of("a", 2))
+    rows = (row(1, "x", one), row(2, "x", two))
+    counts = [plan_of(*rows, part=part, parts=2).counts() for part in range(2)]
+    assert sum(each["left"] for each in counts) == 1
+    assert sum(each["refused"] for each in counts) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(1, [2]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 3]), (6, [1, 2, 3, 4, 5, 6]), (None, [1, 2, 3, 4, 5, 6])],
+)
+def test_limit_takes_whole_threads_in_the_files_order(limit: int | None, expected: list[int]) -> None:
+    """It stops before the first thread that is too long, but of the very first one takes the oldest messages."""
+    plan = plan_of(
+        row(1, thread="a", at=2),
+        row(2, thread="a", at=1),
+        row(3, thread="b"),
+        row(4, thread="c"),
+        row(5, thread="c"),
+        row(6, thread="c"),
+        limit=limit,
+    )
+    assert sorted(chosen(plan)) == expected
+    assert plan.chosen == len(expected)
+    assert plan.counts()["left"] == 6
+
+
+def test_limit_counts_over_all_parts() -> None:
+    """However many parts there are, together they take as many rows as one would."""
+    rows = [row(number, thread=f"t{number % 7}") for number in range(1, 50)]
+    parts = [plan_of(*rows, part=part, parts=3, limit=20) for part in range(3)]
+    assert sorted(itertools.chain(*map(chosen, parts))) == sorted(chosen(plan_of(*rows, limit=20)))
+    assert {tuple(each.all_threads()) for each in parts} == {("t1", "t2")}
+
+
+def test_a_part_is_the_same_in_every_run() -> None:
+    """Notes and workers rely on it, so the hash is not Python's own, which differs between processes."""
+    assert [part_of(thread, 10) for thread in ("thread-1", "thread-2", "ü\ud83d", "")] == [9, 4, 2, 2]
+
+
+def test_totals_count_what_is_to_be_done() -> None:
+    """A thread is with the customer of its oldest message, so that other rows' customers are not made."""
+    ada, bob, eve = ({"email": f"{name}@example.com"} for name in ("ada", "bob", "eve"))
+    plan = plan_of(
+        row(1, thread="a", at=20, customer=bob),
+        row(2, thread="a", at=10, customer={**ada, "name": "Ada"}),
+        row(3, thread="b", at=30, customer={**ada, "name": "A."}),
+        row(4, thread="c", at=40, customer=eve),
+        row(5, "m4", thread="c", at=40, customer=eve),
+    )
+    assert plan.totals() == Totals(threads=3, customers=2, jobs=1, first=10, last=40)
+    assert plan_of().totals() == Totals(0, 0, 0, None, None)
+
+
+def test_totals_without_data_are_the_same() -> None:
+    """A check keeps no texts, and counts as an import does."""
+    plan = Plan(with_data=False)
+    rows = [row(number, thread=f"t{number % 30}", text="x" * 1_000) for number in range(1, 301)]
+    for each in rows:
+        plan.add(each.number, each)
+    plan.choose()
+    assert plan.totals() == plan_of(*rows).totals()
+    assert plan.totals().jobs == 5  # of 1.3 kB each, 95 kB a request
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(0, 1), (1, 1), (20_000, 1), (20_001, 2), (1_000_000, 50)])
+def test_work_is_cut_into_parts_of_some_minutes(rows: int, parts: int) -> None:
+    """Every part is there once, counted from 0."""
+    assert work(rows) == [{"part": part, "parts": parts} for part in range(parts)]
+
+
+def test_requests_are_told_beforehand() -> None:
+    """Looking for threads costs a request each; fresh spares it."""
+    totals = Totals(threads=200, customers=130, jobs=14, first=0, last=1)
+    assert requests_for(totals, fresh=True) == 1 + 2 * (2 + 2 + 14)
+    assert requests_for(totals, fresh=False) == 200 + requests_for(totals, fresh=True)
+    assert requests_for(Totals(0, 0, 0, None, None), fresh=False) == 1
+
+
+@given(st.lists(st.integers(1, 300)), st.integers(1, 10), st.integers(1, 400))
+def test_batches_keep_order_and_limits(sizes: list[int], most: int, room: int) -> None:
+    """Nothing is lost or moved, no batch is over a limit unless it is one large item, and none could take the next."""
+    items = list(enumerate(sizes))
+    found = list(batches(items, lambda item: item[1], most, room))
+    assert [each for batch in found for each in batch] == items
+    for at, batch in enumerate(found):
+        used = sum(size + 1 for _, size in batch)
+        assert 1 <= len(batch) <= most
+        assert used <= room or len(batch) == 1
+        if at + 1 < len(found):
+            assert len(batch) == most or used + found[at + 1][0][1] + 1 > room
+
+
+ROWS = st.lists(
+    st.one_of(
+        st.builds(
+            lambda message, thread, at, text: (f"m{message}", f"t{thread}", at, text),
+            st.integers(0, 15),
+            st.integers(0, 6),
+            st.integers(0, 5),
+            st.sampled_from("ab"),
+        ),
+        st.none(),
+    ),
+    max_size=40,
+)
+
+
+@given(ROWS, st.integers(1, 4), st.one_of(st.none(), st.integers(1, 20)), st.randoms(use_true_random=False))
+def test_every_row_counts_in_one_part_as_one_thing(rows: list[Any], parts: int, limit: int | None, random: Any) -> None:
+    """Whatever the file holds and whatever becomes of it, the numbers add up, over the parts and over the statuses."""
+    added = [
+        row(number, each[0], each[1], each[2], text=each[3]) if each else (number, [("text", "is odd")])
+        for number, each in enumerate(rows, 1)
+    ]
+    total, messages, order = 0, [], []
+    for part in range(parts):
+        plan = plan_of(*added, part=part, parts=parts, limit=limit)
+        for thread in plan.threads(0):
+            assert part_of(thread.id, parts) == part
+            found = list(plan.messages(thread))
+            assert {each.thread_id for each in found} == {thread.id}
+            order.append([(each.at, each.number) for each in found])
+            messages += [each.message_id for each in found]
+            for each in found:
+                plan.mark([each.number], random.choice(STATUSES))
+        counts = plan.counts()
+        assert sum(counts.values()) == plan.rows
+        total += plan.rows
+    assert total == len(rows)
+    assert len(set(messages)) == len(messages)
+    assert len(messages) <= (limit or len(messages))
+    assert order == [sorted(each) for each in order]
+    if limit is None:
+        assert set(messages) == {each.message_id for each in added if isinstance(each, Row)}
+
+
+@given(ROWS, st.integers(1, 20))
+def test_a_limit_only_takes_away(rows: list[Any], limit: int) -> None:
+    """A limited run imports what a full one would, in the same order."""
+    added = [row(number, *each[:3]) for number, each in enumerate(rows, 1) if each]
+    full, limited = chosen(plan_of(*added)), chosen(plan_of(*added, limit=limit))
+    assert limited == full[: len(limited)]
+    assert bool(limited) == bool(full)
+
+
+def test_a_plan_is_json_safe() -> None:
+    """What it tells goes into a job's result."""
+    plan = plan_of(row(1), (2, [("text", "is odd")]))
+    assert json.loads(json.dumps([plan.counts(), plan.problems(9), plan.totals()]))
