@@ -41,12 +41,15 @@ FIND = Need("look for a customer", ("org.permission.customer.read", "org.user.cu
 ADD = Need("make a new customer", ("org.permission.customer.create", "org.user.customer.write"))
 THREAD = Need("look for a conversation", ("org.permission.conversation.read", "org.user.conversation.read"))
 OPEN = Need("make a new conversation", ("org.permission.conversation.create", "org.user.conversation.write"))
+JOBS = Need("read what became of bulk jobs", ("org.permission.bulk.read", "org.user.bulk.read"))
+DATES = Need("give old messages their own dates", ("org.admin",))
 # What each step can't do without, and what it can.
 STEPS: dict[str, tuple[list[Need], list[Need]]] = {
     "check_connection": ([], []),
     "create_message": ([RECORD], [LOOK]),
     "find_conversation": ([THREAD], [OPEN]),
     "find_customer": ([FIND], [ADD]),
+    "import_messages": ([FIND, ADD, THREAD, OPEN, RECORD, LOOK, JOBS], [DATES]),
     "record_message": ([FIND, ADD, THREAD, OPEN, RECORD], [LOOK]),
     "upload_attachment": ([UPLOAD], []),
 }

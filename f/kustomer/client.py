@@ -165,11 +165,17 @@ def retry_after(status: int | None, headers: Mapping[str, str], now: float) -> f
     date = _http_date(asked)
     waits = [_number(asked), date and date - now]
     if status == 429 and headers.get("x-ratelimit-remaining") in (None, "0"):
-        waits.append(_until_reset(_number(headers.get("x-ratelimit-reset")), now))
+        waits.append(until_reset(headers, now))
     return next((wait for wait in waits if wait is not None and 0 < wait <= LONGEST_WAIT_SECONDS), None)
 
 
-def _until_reset(reset: float | None, now: float) -> float | None:
+def until_reset(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the seconds until the organisation's limit begins anew, or None where an answer doesn't say.
+
+    ``now`` is in epoch seconds and counts where the answer has no date of its own.
+    """
+    now = _http_date(headers.get("Date")) or now
+    reset = _number(headers.get("x-ratelimit-reset"))
     if reset is None:
         return None
     if reset > 1e11:
@@ -545,7 +551,10 @@ class Run:
 
     def _done(self, answer: Answer, what: str) -> dict[str, Any]:
         result: dict[str, Any] = answer.data
-        log(f"{answer.status}, {self._kind.name} {self._job.redact(result['data']['id'])} {what}, {self._job.spent}")
+        if not self._kind.quiet:
+            log(
+                f"{answer.status}, {self._kind.name} {self._job.redact(result['data']['id'])} {what}, {self._job.spent}"
+            )
         return result
 
     def _error(self, answer: Answer, sought: str = "") -> KustomerError:

@@ -141,7 +141,8 @@ class RecordKind(NamedTuple):
     ``role`` is the one that making it takes; ``done_verb`` and ``place`` say that it is there, ``not_sent_text`` that
     this run did not even try; ``redact`` are fields of the body whose text stays out of errors and logs; ``conflict``
     is what to do about a 409, ``limit`` about a 429 that is not the organisation's; ``create_without_read``: a key that
-    may not look for it may still make it; ``duplicates_ok``: a second one disturbs nobody; ``server`` is who makes it.
+    may not look for it may still make it; ``duplicates_ok``: a second one disturbs nobody; ``quiet``:
+    there are too many for a line in the log about each; ``server`` is who makes it.
     """
 
     name: str
@@ -154,6 +155,7 @@ class RecordKind(NamedTuple):
     limit: str = "A limit of Kustomer's is used up."
     create_without_read: bool = False
     duplicates_ok: bool = False
+    quiet: bool = False
     server: str = "Kustomer"
 
     @property

@@ -12,8 +12,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from f.kustomer.errors import Problem
 from f.kustomer.history_rows import Row
-from f.kustomer.inputs import Problem
 
 # https://developer.kustomer.com/docs/guides/bulk-operations
 MAX_ITEMS = 100
@@ -38,6 +38,7 @@ CREATE TABLE item (
     status TEXT DEFAULT 'left'
 );
 CREATE TABLE problem (row INTEGER, path TEXT, title TEXT);
+CREATE INDEX problem_row ON problem (row);
 """
 
 
@@ -67,18 +68,27 @@ Item = TypeVar("Item")
 
 
 def batches(
-    items: Iterable[Item], size: Callable[[Item], int], most: int = MAX_ITEMS, room: int = MAX_BYTES
+    items: Iterable[Item],
+    size: Callable[[Item], int],
+    room: Callable[[], int] = lambda: MAX_BYTES,
+    alone: Callable[[Item], object] | None = None,
 ) -> Iterator[list[Item]]:
-    """Cut items into requests of at most ``most`` items and ``room`` bytes, in order; a larger item goes alone."""
+    """Cut items into requests of at most MAX_ITEMS items and ``room`` bytes, in order; a larger item goes by itself.
+
+    Of items with the same ``alone``, a request has one only.
+    """
     batch: list[Item] = []
-    used = 0
+    used, seen = 0, set[object]()
     for item in items:
         needed = size(item) + 1  # the comma
-        if batch and (len(batch) >= most or used + needed > room):
+        repeated = alone is not None and alone(item) in seen
+        if batch and (len(batch) >= MAX_ITEMS or used + needed > room() or repeated):
             yield batch
-            batch, used = [], 0
+            batch, used, seen = [], 0, set()
         batch.append(item)
         used += needed
+        if alone:
+            seen.add(alone(item))
     if batch:
         yield batch
 
@@ -187,8 +197,8 @@ class Plan:
         """The messages of this part that are to be imported, each counted once."""
         return self._one("SELECT COALESCE(SUM(chosen), 0) FROM thread WHERE mine")
 
-    def totals(self) -> Totals:
-        """Count what this part has to do."""
+    def totals(self, in_turn: bool = False) -> Totals:
+        """Count what this part has to do, where threads take turns or come one after the other."""
         chosen = "FROM item JOIN thread ON item.thread = thread.first WHERE chosen"
         first, last, size = self._base.execute(
             f"SELECT MIN(at), MAX(at), SUM(size + {BYTES_BESIDE_THE_ROW}) {chosen}"
@@ -197,7 +207,8 @@ class Plan:
         firsts = f"SELECT customer, MIN(at) {chosen} GROUP BY item.thread"
         customers = self._one(f"SELECT COUNT(DISTINCT customer) FROM ({firsts})")  # noqa: S608
         threads = self._one("SELECT COUNT(*) FROM thread WHERE mine AND chosen")
-        jobs = max(math.ceil(self.chosen / MAX_ITEMS), math.ceil((size or 0) / MAX_BYTES))
+        longest = self._one("SELECT COALESCE(MAX(chosen), 0) FROM thread WHERE mine") if in_turn else 0
+        jobs = max(math.ceil(self.chosen / MAX_ITEMS), math.ceil((size or 0) / MAX_BYTES), longest)
         return Totals(threads, customers, jobs, first, last)
 
     def threads(self, after: int, most: int = MAX_ITEMS) -> list[Thread]:
@@ -215,25 +226,55 @@ class Plan:
         """Return the ids of all chosen threads, those of other parts too."""
         yield from (thread for (thread,) in self._base.execute("SELECT id FROM thread WHERE chosen ORDER BY first"))
 
-    def messages(self, thread: Thread, status: Status = "left") -> Iterator[Row]:
-        """Return the messages of a thread that have this status, the oldest first."""
+    def first_message(self, thread: Thread) -> Row:
+        """Return the oldest message of a thread, whatever has become of it."""
+        query = "SELECT row FROM item WHERE thread = ? ORDER BY at, row LIMIT 1"
+        return self.message(self._one(query, thread.first))
+
+    def message(self, number: int) -> Row:
+        """Return a row as it was added."""
+        ((data,),) = self._base.execute("SELECT data FROM item WHERE row = ?", (number,))
+        return Row(number, *json.loads(data))
+
+    def order(self, threads: Iterable[Thread], in_turn: bool) -> Iterator[int]:
+        """Return the rows that are left of these threads, the oldest of each first.
+
+        One thread comes after the other, or all of them ``in_turn``: the first rows of all, then the second ones.
+        """
+        firsts = [each.first for each in threads]
+        turn = "ROW_NUMBER() OVER (PARTITION BY thread ORDER BY at, row), " if in_turn else ""
+        marks = ", ".join("?" * len(firsts))
         query = (
-            "SELECT row, at, data FROM item WHERE thread = ? AND (at, row) > (?, ?) AND status = ? "
-            "ORDER BY at, row LIMIT ?"
+            f"SELECT row FROM item WHERE thread IN ({marks}) AND status = 'left' "  # noqa: S608 - marks only
+            f"ORDER BY {turn}thread, at, row"
         )
-        at, number = -math.inf, 0
-        # Piece by piece, as a thread may be long, and rows may be marked in between.
-        while found := self._base.execute(query, (thread.first, at, number, status, MAX_ITEMS)).fetchall():
-            yield from (Row(number, *json.loads(data)) for number, _, data in found)
-            number, at, _ = found[-1]
+        # All at once, as rows are marked in between.
+        return iter([row for (row,) in self._base.execute(query, firsts)])
+
+    def ids(self, thread: Thread) -> Iterator[tuple[int, str]]:
+        """Return the rows of a thread that are left, each with its messageId."""
+        query = "SELECT row, data FROM item WHERE thread = ? AND status = 'left'"
+        yield from ((row, json.loads(data)[0]) for row, data in self._base.execute(query, (thread.first,)))
 
     def mark(self, numbers: Iterable[int], status: Status) -> None:
         """Note what has become of these rows."""
         self._base.executemany("UPDATE item SET status = ? WHERE row = ?", ((status, each) for each in numbers))
 
-    def mark_thread(self, thread: Thread, status: Status) -> None:
-        """Note what has become of all messages of a thread that are left."""
-        self._base.execute("UPDATE item SET status = ? WHERE thread = ? AND status = 'left'", (status, thread.first))
+    def mark_done(self, last: int, but: Iterable[int]) -> None:
+        """Note that the threads up to the one that appears first in row ``last`` are recorded, ``but`` for these."""
+        self._base.execute("UPDATE item SET status = 'already' WHERE thread <= ?", (last,))
+        self._base.executemany("UPDATE item SET status = 'left' WHERE thread = ?", ((each,) for each in but))
+
+    def unfinished(self, threads: Iterable[Thread]) -> list[int]:
+        """Return those of these threads that are not recorded as a whole, by the row where each appears first."""
+        query = "SELECT EXISTS (SELECT 1 FROM item WHERE thread = ? AND status NOT IN ('created', 'already'))"
+        return [each.first for each in threads if self._one(query, each.first)]
+
+    def find(self, threads: Iterable[str]) -> list[Thread]:
+        """Return those of these threads that this part has to import."""
+        query = "SELECT first, id FROM thread WHERE mine AND chosen AND id = ?"
+        found = (self._base.execute(query, (each,)).fetchone() for each in threads)
+        return [Thread(*each) for each in found if each]
 
     def tell(self, number: int, problems: Iterable[Problem]) -> None:
         """Note why a row has its status."""
@@ -261,6 +302,12 @@ class Plan:
         )
         return [{"row": row, "path": path, "title": title} for row, path, title in self._base.execute(query, (most,))]
 
+    def problems_of(self, number: int) -> list[dict[str, Any]]:
+        """Return what was told of one row."""
+        query = "SELECT path, title FROM problem WHERE row IN (?, (SELECT same FROM item WHERE row = ?))"
+        found = self._base.execute(query, (number, number))
+        return [{"row": number, "path": path, "title": title} for path, title in found]
+
     def refused(self) -> set[int]:
         """Return the rows that are refused or unknown."""
         query = (
@@ -269,8 +316,8 @@ class Plan:
         )
         return {row for (row,) in self._base.execute(query)}
 
-    def _one(self, query: str) -> int:
-        ((found,),) = self._base.execute(query)
+    def _one(self, query: str, *values: Any) -> int:
+        ((found,),) = self._base.execute(query, values)
         return int(found)
 
 

@@ -45,14 +45,17 @@ def plan_of(
 
 def chosen(plan: Plan) -> list[int]:
     """The rows that are to be imported, in the order of their import."""
-    return [each.number for thread in plan.threads(0) for each in plan.messages(thread)]
+    return list(plan.order(plan.threads(0, 1_000), in_turn=False))
 
 
 def test_a_row_comes_back_as_it_was() -> None:
     """Nothing of a row is lost on the disk, whatever its texts hold."""
-    odd = Row(7, "m", "t", {"name": "Zoë"}, "2020", 1.5, {"preview": "\ud83d \x00 ✓", "meta": {"a": [1, None]}}, ["x"])
+    odd = Row(
+        7, "m", "t", {"name": "Zoë"}, "2020", 1.5, {"preview": "\ud83d \x00 ✓", "meta": {"a": [1, None]}}, [{"s3": "x"}]
+    )
     plan = plan_of(odd)
-    assert list(plan.messages(Thread(7, "t"))) == [odd]
+    assert plan.message(7) == odd
+    assert plan.first_message(Thread(7, "t")) == odd
 
 
 def test_threads_come_in_the_files_order_and_messages_by_date() -> None:
@@ -74,22 +77,45 @@ def test_threads_are_listed_piece_by_piece() -> None:
     assert plan.thread(8) is None
 
 
-def test_a_long_thread_is_read_to_its_end_while_its_rows_are_marked() -> None:
-    """Messages are read in pieces, and marking those that were read skips none."""
-    plan = plan_of(*(row(number, at=-number) for number in range(1, 351)))
-    seen = []
-    for each in plan.messages(Thread(1, "t")):
-        seen.append(each.number)
-        plan.mark([each.number], "created")
-    assert seen == list(range(350, 0, -1))
+def test_threads_may_take_turns() -> None:
+    """The first messages of all, then the second ones: no two of a thread need go into one request."""
+    plan = plan_of(
+        row(1, thread="a", at=1),
+        row(2, thread="a", at=2),
+        row(3, thread="a", at=3),
+        row(4, thread="b", at=9),
+        row(5, thread="b", at=8),
+    )
+    assert list(plan.order(plan.threads(0), in_turn=True)) == [1, 5, 2, 4, 3]
+    assert list(plan.order(plan.threads(0), in_turn=False)) == [1, 2, 3, 5, 4]
 
 
-def test_messages_are_asked_for_by_what_has_become_of_them() -> None:
-    """What is done is not read again."""
-    plan = plan_of(row(1), row(2), row(3))
+def test_what_is_done_is_not_imported_again() -> None:
+    """Rows that are marked are left out, in whatever order the others come."""
+    plan = plan_of(row(1), row(2), row(3, thread="b"))
     plan.mark([2], "created")
-    assert [each.number for each in plan.messages(Thread(1, "t"))] == [1, 3]
-    assert [each.number for each in plan.messages(Thread(1, "t"), "created")] == [2]
+    assert chosen(plan) == [1, 3]
+    assert list(plan.ids(Thread(1, "t"))) == [(1, "m1")]
+    assert plan.unfinished(plan.threads(0)) == [1, 3]
+    plan.mark([1], "already")
+    assert plan.unfinished(plan.threads(0)) == [3]
+
+
+def test_an_earlier_job_s_work_is_taken_over() -> None:
+    """All threads up to a row are recorded, but for those that were left open."""
+    plan = plan_of(*(row(number, thread=f"t{(number + 1) // 2}") for number in range(1, 9)))
+    plan.mark_done(5, but=[3])
+    assert plan.counts() == {"created": 0, "already": 4, "refused": 0, "unknown": 0, "left": 4}
+    assert chosen(plan) == [3, 4, 7, 8]
+
+
+def test_threads_are_found_by_their_ids() -> None:
+    """Only those of this part, and only those that are to be imported."""
+    rows = [row(number, thread=f"t{number}") for number in range(1, 30)]
+    plan = plan_of(*rows, part=1, parts=2, limit=20)
+    found = plan.find([f"t{number}" for number in range(1, 40)])
+    assert found == plan.threads(0)
+    assert 0 < len(found) < 20
 
 
 def test_of_rows_with_one_message_id_the_first_counts() -> None:
@@ -210,18 +236,33 @@ def test_requests_are_told_beforehand() -> None:
     assert requests_for(Totals(0, 0, 0, None, None), fresh=False) == 1
 
 
-@given(st.lists(st.integers(1, 300)), st.integers(1, 10), st.integers(1, 400))
-def test_batches_keep_order_and_limits(sizes: list[int], most: int, room: int) -> None:
+@given(st.lists(st.integers(1, 300), max_size=250), st.integers(1, 2_000))
+def test_batches_keep_order_and_limits(sizes: list[int], room: int) -> None:
     """Nothing is lost or moved, no batch is over a limit unless it is one large item, and none could take the next."""
     items = list(enumerate(sizes))
-    found = list(batches(items, lambda item: item[1], most, room))
+    found = list(batches(items, lambda item: item[1], lambda: room))
     assert [each for batch in found for each in batch] == items
     for at, batch in enumerate(found):
         used = sum(size + 1 for _, size in batch)
-        assert 1 <= len(batch) <= most
+        assert 1 <= len(batch) <= 100
         assert used <= room or len(batch) == 1
         if at + 1 < len(found):
-            assert len(batch) == most or used + found[at + 1][0][1] + 1 > room
+            assert len(batch) == 100 or used + found[at + 1][0][1] + 1 > room
+
+
+@given(st.lists(st.integers(0, 5)))
+def test_batches_have_one_item_of_a_thread_where_they_must(threads: list[int]) -> None:
+    """Kustomer may store a job's items in any order."""
+    found = list(batches(threads, lambda _: 1, alone=lambda thread: thread))
+    assert [each for batch in found for each in batch] == threads
+    assert all(len(set(batch)) == len(batch) for batch in found)
+
+
+def test_room_may_shrink_on_the_way() -> None:
+    """What the server says is too large is not tried again."""
+    rooms = iter([100, 100, 100] + [20] * 20)
+    found = list(batches(range(12), lambda _: 9, lambda: next(rooms)))
+    assert [len(batch) for batch in found] == [4, 2, 2, 2, 2]
 
 
 ROWS = st.lists(
@@ -251,7 +292,7 @@ def test_every_row_counts_in_one_part_as_one_thing(rows: list[Any], parts: int, 
         plan = plan_of(*added, part=part, parts=parts, limit=limit)
         for thread in plan.threads(0):
             assert part_of(thread.id, parts) == part
-            found = list(plan.messages(thread))
+            found = [plan.message(number) for number in plan.order([thread], in_turn=False)]
             assert {each.thread_id for each in found} == {thread.id}
             order.append([(each.at, each.number) for each in found])
             messages += [each.message_id for each in found]

@@ -177,6 +177,14 @@ class Workspace:
         """
         self._storage.held.setdefault(storage, {})[key] = content
 
+    def stored(self, storage: str | None = None) -> dict[str, bytes]:
+        """What is in the object storage, by key."""
+        return {key: content for key, content in self._storage.held[storage].items() if isinstance(content, bytes)}
+
+    def stored_clear(self) -> None:
+        """Empty the object storage."""
+        self._storage.held = {None: {}}
+
     def storage_fault(self, kind: StorageFault) -> None:
         """Let the next request for a file fail that has not been promised an earlier fault.
 
@@ -205,7 +213,8 @@ class Workspace:
     def _application(self) -> web.Application:
         @web.middleware
         async def record_and_admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-            body = await request.json() if request.can_read_body else None
+            is_json = request.can_read_body and request.content_type == "application/json"
+            body = await request.json() if is_json else None
             self.requests.append(Request(request.method, request.path, dict(request.query), body))
             admitted = request.headers.get("Authorization") == f"Bearer {self.token}"
             if not admitted and request.path != VERSION:
@@ -234,6 +243,9 @@ class Workspace:
         for method, path, kind in DELETIONS:
             routes.add_route(method, base + path, self._deleting(kind))
         routes.add_get(base + "job_helpers/download_s3_file", self._storage.download)
+        routes.add_post(base + "job_helpers/upload_s3_file", self._storage.upload)
+        routes.add_get(base + "jobs_u/get/{id}", _answer({"parent_job": None}))
+        routes.add_post(base + "job_metrics/set_progress/{id}", _answer(None))
         return application
 
     async def _whoami(self, request: web.Request) -> web.StreamResponse:

@@ -64,6 +64,15 @@ class Storage:
             return web.Response(status=404, text=f"Not found: {key}: Object at location {key} not found")
         return await (_send_half if fault == "cut" else _send)(request, content)
 
+    async def upload(self, request: web.Request) -> web.Response:
+        """Keep a file, in place of what is there."""
+        fault = self.faults.popleft() if self.faults else None
+        if fault:
+            return web.Response(status=403 if fault == "denied" else 500, text="Internal: Error writing file")
+        key, storage = request.query["file_key"], request.query.get("storage")
+        self.held.setdefault(storage, {})[key] = await request.read()
+        return web.json_response({"file_key": key})
+
 
 async def _send(request: web.Request, content: bytes | int) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})

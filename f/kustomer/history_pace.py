@@ -1,0 +1,102 @@
+"""History pace.
+
+Shared by the steps that import old messages, not run by itself: when the next request may be sent, so that the
+organisation's agents and other integrations keep their share of its limit, and when a job has to end.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+from f.kustomer.client import until_reset
+
+# https://developer.kustomer.com/docs/concepts/rate-limits
+WINDOW_SECONDS = 60.0
+# That of the smallest plan that is documented, for an organisation that doesn't tell its own.
+SMALLEST_LIMIT = 300
+# Others who import at the same time may send before their answers say what is left: so much of the limit stays.
+MARGIN = 0.01
+# Nobody waits longer for a sign of life.
+TICK_SECONDS = 5.0
+# A job that has to end by itself does so a little before, as what is under way then takes a while.
+LAST_SECONDS = 30.0
+
+
+def now() -> float:
+    """Return a time in seconds that only goes forward; tests hold it here."""
+    return time.monotonic()
+
+
+class TimeIsUp(Exception):
+    """The job has to end now."""
+
+
+class Pace:
+    """Spreads requests over each minute so that ``keep``, a share of the organisation's limit, is left to others.
+
+    What is left is told by every answer, so that several workers need not know of each other:
+    https://developer.kustomer.com/docs/concepts/rate-limits
+    """
+
+    def __init__(self, keep: float, seconds: float | None = None, tick: Callable[[], None] = lambda: None) -> None:
+        """Take the share to keep, the seconds that the job may take, and what to call every few seconds."""
+        self._keep, self._tick = keep, tick
+        self._ends = None if seconds is None else now() + seconds - min(LAST_SECONDS, seconds / 10)
+        self._ticked = now()
+        self.limit = SMALLEST_LIMIT
+        self.remaining: int | None = None
+        self._resets = now() + WINDOW_SECONDS
+        self._sent = -WINDOW_SECONDS
+
+    def wait(self) -> None:
+        """Wait until a request may be sent. Raise TimeIsUp."""
+        while (seconds := self._next() - now()) > 0:
+            self._sleep_once(seconds)
+        self._check()
+        self._sent = now()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait so long. Raise TimeIsUp."""
+        until = now() + seconds
+        while (left := until - now()) > 0:
+            self._sleep_once(left)
+
+    def see(self, headers: Mapping[str, str]) -> None:
+        """Note what the headers of an answer say of the limit."""
+        limit, remaining = _count(headers.get("x-ratelimit-limit")), _count(headers.get("x-ratelimit-remaining"))
+        self.limit = limit or self.limit
+        if remaining is None:
+            return
+        if self.remaining is None or remaining > self.remaining:  # a window has begun
+            self._resets = now() + WINDOW_SECONDS
+        self.remaining = remaining
+        reset = until_reset(headers, time.time())
+        if reset is not None and 0 < reset <= WINDOW_SECONDS:
+            self._resets = now() + reset
+
+    def _next(self) -> float:
+        """Return when the next request may be sent."""
+        if now() >= self._resets:
+            self.remaining = None
+            self._resets = now() + WINDOW_SECONDS
+        if self.remaining is None:  # one request tells
+            return self._sent + WINDOW_SECONDS / (SMALLEST_LIMIT * (1 - self._keep))
+        free = self.remaining - self.limit * (self._keep + MARGIN)
+        if free < 1:
+            return self._resets
+        return min(self._sent + (self._resets - self._sent) / free, self._resets)
+
+    def _sleep_once(self, seconds: float) -> None:
+        self._check()
+        time.sleep(min(seconds, TICK_SECONDS))
+
+    def _check(self) -> None:
+        """Give a sign of life when it is time for one. Raise TimeIsUp."""
+        if now() - self._ticked >= TICK_SECONDS:
+            self._ticked = now()
+            self._tick()
+        if self._ends is not None and now() >= self._ends:
+            raise TimeIsUp
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() and len(text) < 10 else None

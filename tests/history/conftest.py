@@ -1,0 +1,146 @@
+"""What the tests of the import share: Kustomer and Windmill's storage as stand-ins, and a clock that both live by."""
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from f.kustomer import history_pace
+from f.kustomer.import_messages import main
+from tests.standin.kustomer import Kustomer
+from tests.standin.windmill import Workspace
+
+Body = dict[str, Any]
+
+ROLES = (
+    "org.permission.message.create",
+    "org.permission.message.read",
+    "org.permission.conversation.create",
+    "org.permission.conversation.read",
+    "org.permission.customer.create",
+    "org.permission.customer.read",
+    "org.permission.bulk.read",
+)
+KEY = "inbox/history.ndjson"
+
+
+def history(rows: int, threads: int = 5, customers: int = 3, seed: int = 0) -> list[Body]:
+    """A realistic history: each thread is with one customer, and dates go up."""
+    made = random.Random(seed)
+    found = []
+    for number in range(rows):
+        thread = made.randrange(threads)
+        found.append(
+            {
+                "messageId": f"<{number}@mail.example>",
+                "threadId": f"thread-{thread}",
+                "email": f"customer-{thread % customers}@example.com",
+                "channel": "email",
+                "direction": made.choice(["in", "out"]),
+                "subject": f"Order {thread}",
+                "text": f"Text of message {number}",
+                "sentAt": f"2020-01-{1 + number // 1440 % 28:02}T{number // 60 % 24:02}:{number % 60:02}:00.000Z",
+            }
+        )
+    return found
+
+
+class Site:
+    """An organisation on Kustomer and a workspace on Windmill, and an import from the one to the other."""
+
+    def __init__(self, kustomer: Kustomer, workspace: Workspace) -> None:
+        """Take both servers, running."""
+        self.kustomer, self.workspace = kustomer, workspace
+        self.token = kustomer.key(*ROLES, "org.admin")
+
+    @property
+    def auth(self) -> Body:
+        """The resource that the import is given."""
+        return {"apiKey": self.token, "baseUrl": self.kustomer.url}
+
+    def put(self, rows: list[Body]) -> None:
+        """Put a history into the object storage."""
+        self.workspace.store(KEY, "".join(f"{json.dumps(each)}\n" for each in rows).encode())
+
+    def run(self, **given: Any) -> Body:
+        """Import the history that was put; its numbers must add up."""
+        source = {} if "content" in given else {"file": {"s3": KEY}}
+        body: Any = {**source, "app": "old-helpdesk", **given}
+        result = main(self.auth, body)  # type: ignore[arg-type]
+        parts = ("created", "already", "refused", "unknown", "left")
+        assert result["rows"] == sum(result[each] for each in parts), result
+        assert json.loads(json.dumps(result)) == result
+        return result
+
+    def recorded(self) -> Counter[str]:
+        """How often each message is on record, by its id."""
+        return Counter(each["attributes"]["externalId"] for each in self.kustomer.messages)
+
+    def timelines(self) -> dict[str, list[str]]:
+        """The texts of each thread, as its timeline shows them."""
+        return {
+            each["attributes"]["externalId"]: [
+                message["attributes"]["preview"] for message in self.kustomer.timeline(each["id"])
+            ]
+            for each in self.kustomer.conversations
+        }
+
+    def assert_once(self, rows: list[Body]) -> None:
+        """Each message, thread and customer is there once, and each thread is in order."""
+        assert self.recorded() == Counter(dict.fromkeys((each["messageId"] for each in rows), 1))
+        threads = Counter(each["attributes"]["externalId"] for each in self.kustomer.conversations)
+        assert threads == Counter(dict.fromkeys((each["threadId"] for each in rows), 1))
+        emails = Counter(each["attributes"]["emails"][0]["email"] for each in self.kustomer.customers)
+        assert emails == Counter(set(emails))
+        wanted: dict[str, list[str]] = {}
+        for each in sorted(rows, key=lambda row: str(row["sentAt"])):
+            wanted.setdefault(each["threadId"], []).append(each["text"])
+        assert self.timelines() == wanted
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[tuple[Kustomer, Workspace]]:
+    """The two servers, for all tests."""
+    with Kustomer() as kustomer, Workspace() as workspace:
+        yield kustomer, workspace
+
+
+@pytest.fixture
+def clock(servers: tuple[Kustomer, Workspace], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits so far; each lets time pass on the stand-in's clock and on the import's, and on no other."""
+    kustomer, _ = servers
+    kustomer.now = time.time
+    kustomer.advance(0)
+    slept: list[float] = []
+    at = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        at[0] += seconds
+        kustomer.advance(seconds)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(history_pace, "now", lambda: at[0])
+    return slept
+
+
+@pytest.fixture
+def site(servers: tuple[Kustomer, Workspace], clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Both servers as if they were new, and this process as a job on the one."""
+    kustomer, workspace = servers
+    kustomer.clear()
+    kustomer.org_limit = 1_000_000
+    kustomer.jobs.bulk = type(kustomer.jobs.bulk)()
+    kustomer.tell_reset = False
+    workspace.stored_clear()
+    monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
+    monkeypatch.setenv("WM_TOKEN", workspace.token)
+    monkeypatch.setenv("WM_WORKSPACE", workspace.id)
+    monkeypatch.setenv("WM_JOB_ID", "1")
+    # Nobody here speaks TLS, and the storage's client reads every trusted certificate each time.
+    monkeypatch.setenv("SSL_CERT_DIR", "/")
+    return Site(kustomer, workspace)
