@@ -90,9 +90,9 @@ class Import:
     def _run(self) -> None:
         notes, plan = self._notes, self.plan
         self._begun_before = notes.begun
+        plan.mark_done(notes.done, notes.again)
         self._recover()
         touched = notes.touched() if self._fresh else None
-        plan.mark_done(notes.done, notes.again)
         again = [thread for first in notes.again if (thread := plan.thread(first))]
         for at in range(0, len(again), WAVE):
             self._wave(again[at : at + WAVE], again[at : at + WAVE])
@@ -130,6 +130,8 @@ class Import:
                 continue
             if note["job"] and not _given_up(note):
                 if not self._jobs.ends(note["job"]):
+                    for thread in threads:
+                        self._look_for(thread)
                     raise Stuck
             else:
                 self._jobs.settle(partial(self._all_seen, threads))

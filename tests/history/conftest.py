@@ -1,5 +1,6 @@
 """What the tests of the import share: Kustomer and Windmill's storage as stand-ins, and a clock that both live by."""
 
+import io
 import json
 import random
 import time
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import history_pace
+from f.kustomer import history_pace, storage
+from f.kustomer.errors import FileNotRead
 from f.kustomer.import_messages import main
+from tests.standin.bulk import Bulk
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
 
@@ -26,6 +29,7 @@ ROLES = (
     "org.permission.bulk.read",
 )
 KEY = "inbox/history.ndjson"
+READ, WRITE = storage.read, storage.write
 
 
 def history(rows: int, threads: int = 5, customers: int = 3, seed: int = 0) -> list[Body]:
@@ -50,11 +54,11 @@ def history(rows: int, threads: int = 5, customers: int = 3, seed: int = 0) -> l
 
 
 class Site:
-    """An organisation on Kustomer and a workspace on Windmill, and an import from the one to the other."""
+    """An organisation on Kustomer and a workspace's object storage, and an import from the one to the other."""
 
-    def __init__(self, kustomer: Kustomer, workspace: Workspace) -> None:
-        """Take both servers, running."""
-        self.kustomer, self.workspace = kustomer, workspace
+    def __init__(self, kustomer: Kustomer, files: dict[str, bytes]) -> None:
+        """Take the organisation's server, and what is in the storage."""
+        self.kustomer, self.files = kustomer, files
         self.token = kustomer.key(*ROLES, "org.admin")
 
     @property
@@ -64,7 +68,13 @@ class Site:
 
     def put(self, rows: list[Body]) -> None:
         """Put a history into the object storage."""
-        self.workspace.store(KEY, "".join(f"{json.dumps(each)}\n" for each in rows).encode())
+        self.files[KEY] = "".join(f"{json.dumps(each)}\n" for each in rows).encode()
+
+    def clear(self) -> None:
+        """Forget all that was recorded and noted."""
+        self.kustomer.clear()
+        for key in self.files.keys() - {KEY}:
+            del self.files[key]
 
     def run(self, **given: Any) -> Body:
         """Import the history that was put; its numbers must add up."""
@@ -103,25 +113,24 @@ class Site:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[tuple[Kustomer, Workspace]]:
-    """The two servers, for all tests."""
-    with Kustomer() as kustomer, Workspace() as workspace:
-        yield kustomer, workspace
+def server() -> Iterator[Kustomer]:
+    """A stand-in for Kustomer, for all tests."""
+    with Kustomer() as kustomer:
+        yield kustomer
 
 
 @pytest.fixture
-def clock(servers: tuple[Kustomer, Workspace], monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits so far; each lets time pass on the stand-in's clock and on the import's, and on no other."""
-    kustomer, _ = servers
-    kustomer.now = time.time
-    kustomer.advance(0)
+def clock(server: Kustomer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits so far; each lets time pass on Kustomer's clock and on the import's, and on no other."""
+    server.now = time.time
+    server.advance(0)
     slept: list[float] = []
     at = [1000.0]
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         at[0] += seconds
-        kustomer.advance(seconds)
+        server.advance(seconds)
 
     monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(history_pace, "now", lambda: at[0])
@@ -129,18 +138,37 @@ def clock(servers: tuple[Kustomer, Workspace], monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def site(servers: tuple[Kustomer, Workspace], clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Site:
-    """Both servers as if they were new, and this process as a job on the one."""
-    kustomer, workspace = servers
-    kustomer.clear()
-    kustomer.org_limit = 1_000_000
-    kustomer.jobs.bulk = type(kustomer.jobs.bulk)()
-    kustomer.tell_reset = False
-    workspace.stored_clear()
-    monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
-    monkeypatch.setenv("WM_TOKEN", workspace.token)
-    monkeypatch.setenv("WM_WORKSPACE", workspace.id)
-    monkeypatch.setenv("WM_JOB_ID", "1")
-    # Nobody here speaks TLS, and the storage's client reads every trusted certificate each time.
-    monkeypatch.setenv("SSL_CERT_DIR", "/")
-    return Site(kustomer, workspace)
+def site(server: Kustomer, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Kustomer as if it were new, and an empty storage: a dict, as many runs write to it many times."""
+    server.clear()
+    server.org_limit = 1_000_000
+    server.jobs.bulk = Bulk()
+    server.tell_reset = False
+    files: dict[str, bytes] = {}
+
+    def read(stored: Body, path: str = "") -> io.BytesIO:
+        if stored["s3"] not in files:
+            raise FileNotRead("404: it is not there", status=404)
+        return io.BytesIO(files[stored["s3"]])
+
+    def write(stored: Body, content: bytes, path: str = "") -> None:
+        files[stored["s3"]] = content
+
+    monkeypatch.setattr(storage, "read", read)
+    monkeypatch.setattr(storage, "write", write)
+    return Site(server, files)
+
+
+@pytest.fixture
+def workspace(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A workspace whose object storage takes the place of the dict, and whose job this process is."""
+    monkeypatch.setattr(storage, "read", READ)
+    monkeypatch.setattr(storage, "write", WRITE)
+    with Workspace() as workspace:
+        monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
+        monkeypatch.setenv("WM_TOKEN", workspace.token)
+        monkeypatch.setenv("WM_WORKSPACE", workspace.id)
+        monkeypatch.setenv("WM_JOB_ID", "0190")
+        # Nobody here speaks TLS, and the storage's client reads every trusted certificate each time.
+        monkeypatch.setenv("SSL_CERT_DIR", "/")
+        yield workspace

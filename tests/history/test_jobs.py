@@ -1,6 +1,18 @@
-"""A file is imported: customers, conversations and messages, each once."""
+"""A file is imported by bulk jobs: each message, thread and customer once, whatever Kustomer's jobs are like."""
 
-from tests.history.conftest import Site, history
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from f.kustomer import history_import, history_jobs
+from f.kustomer.errors import AccessDenied
+from tests.history.conftest import KEY, ROLES, Site, history
+from tests.standin.bulk import Bulk, Item
+from tests.standin.faults import Fault
+
+SUBMITS = ("/v1/customers/bulk", "/v1/conversations/bulk", "/v1/messages/bulk")
 
 
 def test_a_history_is_imported_once(site: Site) -> None:
@@ -8,8 +20,388 @@ def test_a_history_is_imported_once(site: Site) -> None:
     rows = history(250, threads=40, customers=25)
     site.put(rows)
     first = site.run()
-    site.assert_once(rows)
     assert first["created"] == 250
+    assert (first["customers"], first["conversations"]) == (25, 40)
+    assert first["requests"] == len(site.kustomer.requests)
+    site.assert_once(rows)
     again = site.run()
     assert again["already"] == 250
+    assert again["requests"] == 1, "it asks for nothing that it has noted"
     site.assert_once(rows)
+
+
+def test_what_is_sent_is_what_the_file_says(site: Site) -> None:
+    """Dates, directions, texts and the marks of an import; conversations are done and named by their first message."""
+    rows = history(3, threads=1)
+    site.put([{**rows[0], "name": "Ada"}, *rows[1:]])
+    site.run()
+    (conversation,) = site.kustomer.conversations
+    shown = conversation["attributes"]
+    assert (shown["status"], shown["name"], shown["createdAt"]) == ("done", "Order 0", rows[0]["sentAt"])
+    assert shown["importedAt"]
+    (customer,) = site.kustomer.customers
+    assert customer["attributes"]["name"] == "Ada"
+    for row, message in zip(rows, site.kustomer.timeline(conversation["id"]), strict=True):
+        about = message["attributes"]
+        assert about["externalId"] == row["messageId"]
+        assert about["preview"] == row["text"]
+        assert about["direction"] == row["direction"]
+        assert about["app"] == "old-helpdesk"
+        assert about["sentAt"] == about["createdAt"] == row["sentAt"]
+        assert about["importedAt"]
+        assert message["relationships"]["customer"]["data"]["id"] == customer["id"]
+
+
+def test_check_writes_nothing_and_says_what_it_will_take(site: Site) -> None:
+    """The numbers are those of the import that follows."""
+    rows = history(300, threads=50, customers=20)
+    site.put([*rows, {"messageId": "odd"}])
+    for fresh in (True, False):
+        site.clear()
+        told = site.run(check=True, fresh=fresh)
+        assert not [seen for seen in site.kustomer.requests if seen.method != "GET"]
+        assert list(site.files) == [KEY]
+        assert (told["rows"], told["left"], told["refused"]) == (301, 300, 1)
+        assert (told["threads"], told["customers"], told["conversations"]) == (50, 20, 50)
+        assert told["work"] == [{"part": 0, "parts": 1}]
+        assert (told["first"], told["last"]) == ("2020-01-01T00:00:00Z", "2020-01-01T04:59:00Z")
+        done = site.run(fresh=fresh)
+        assert done["customers"], done["conversations"] == (20, 50)
+        assert done["requests"] == pytest.approx(told["requests"], rel=0.3)
+
+
+def test_messages_that_anybody_has_recorded_are_left_as_they_are(site: Site) -> None:
+    """A message is known by its id in its thread, whatever its app; a thread by its id, whoever it is with."""
+    rows = history(12, threads=2)
+    thread = rows[0]["threadId"]
+    site.put([row for row in rows if row["threadId"] == thread][:2])
+    site.run(app="record-message")
+    site.put(rows)
+    result = site.run(app="old-helpdesk")
+    assert (result["created"], result["already"], result["conversations"]) == (10, 2, 1)
+    site.assert_once(rows)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("store", [False, True], ids=["not stored", "stored"])
+@pytest.mark.parametrize("status", [504, 503, 500, 0], ids=str)
+@pytest.mark.parametrize("at", SUBMITS)
+def test_a_submit_whose_answer_is_lost_doubles_nothing(
+    site: Site, at: str, status: int, store: bool, fresh: bool
+) -> None:
+    """Whether it was stored or not, Kustomer's records tell, and only what is missing is sent again."""
+    rows = history(20, threads=4)
+    site.put(rows)
+    gone = Fault.answer(status, b"<html>", store=store, at=at) if status else Fault.cut(store=store, at=at)
+    site.kustomer.fault(gone)
+    result = site.run(fresh=fresh)
+    assert result["created"] == 20
+    site.assert_once(rows)
+
+
+@pytest.mark.parametrize("at", SUBMITS)
+def test_a_submit_that_is_carried_out_late_doubles_nothing(site: Site, at: str) -> None:
+    """What appears only after the first look is waited for."""
+    rows = history(20, threads=4)
+    site.put(rows)
+    site.kustomer.fault(Fault.late_store(at=at))
+    result = site.run()
+    assert result["created"] == 20
+    site.assert_once(rows)
+
+
+@pytest.mark.parametrize(
+    "bulk",
+    [
+        Bulk(delay=0, per_item=0),
+        Bulk(delay=300),
+        Bulk(per_item=7, batch_size=1),
+        Bulk(results=False),
+        Bulk(flat=True),
+        Bulk(order=3, batch_size=1000),
+        Bulk(kept=0),
+        Bulk(batches_kept=0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_whatever_jobs_are_like_each_message_is_recorded_once(site: Site, bulk: Bulk, fresh: bool) -> None:
+    """Jobs that are slow, tell nothing, or are forgotten: what they leave open, Kustomer's records tell."""
+    rows = history(60, threads=12)
+    site.put(rows)
+    site.kustomer.jobs.bulk = bulk
+    result = site.run(fresh=fresh)
+    assert result["created"] == 60
+    site.assert_once(rows)
+
+
+@pytest.mark.parametrize("after", [0, 1, 7, 1000])
+@pytest.mark.parametrize("collection", ["customers", "conversations", "messages"])
+def test_a_job_that_is_stuck_leaves_its_rows_unknown_or_recorded(site: Site, collection: str, after: int) -> None:
+    """Nothing is sent that it may record yet; when it ends after all, the next run finds out."""
+    rows = history(30, threads=8, customers=8)
+    site.put(rows)
+    stuck = Bulk(stuck_after=after)
+    site.kustomer.jobs.next(stuck, collection)
+    result = site.run(fresh=True)
+    assert result["created"] == len(site.kustomer.messages)
+    assert result["unknown"] == (max(30 - after, 0) if collection == "messages" else 0)
+    if after < 1000:
+        assert "has not ended" in result["remarks"][-1]
+        assert result["created"] < 30
+        again = site.run(fresh=True)
+        assert (again["created"], again["already"]) == (0, result["created"]), "it waits on"
+        (job,) = [each for each in site.kustomer.jobs.submitted if each.ended is None]
+        job.bulk = Bulk()
+        site.kustomer.jobs._plan(job, site.kustomer.now())  # Kustomer's people have mended it
+        last = site.run(fresh=True)
+        assert last["created"] + last["already"] == 30
+    site.assert_once(rows)
+
+
+def test_a_job_that_never_ends_is_given_up_after_a_day(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then what it has not recorded is sent."""
+    rows = history(30, threads=8)
+    site.put(rows)
+    site.kustomer.jobs.next(Bulk(stuck_after=5), "messages")
+    assert site.run()["unknown"] == 25
+    monkeypatch.setattr(history_import, "GIVEN_UP_SECONDS", -1)
+    result = site.run()
+    assert (result["created"], result["already"]) == (25, 5)
+    site.assert_once(rows)
+
+
+def test_a_message_that_kustomer_refuses_is_told_with_its_reason(site: Site) -> None:
+    """The rest is recorded; what Kustomer says is told, but not the texts of the row that it may quote."""
+    rows = history(20, threads=3)
+    site.put(rows)
+
+    def fails(item: Item) -> str | None:
+        if item.get("externalId") == rows[7]["messageId"]:
+            return f"custom.loyaltyNum is not defined (in '{rows[7]['text']}' of {rows[7]['email']})"
+        return None
+
+    site.kustomer.jobs.bulk = Bulk(fails=fails)
+    result = site.run()
+    assert (result["created"], result["refused"]) == (19, 1)
+    (problem,) = result["problems"]
+    assert problem["row"] == 8
+    assert "loyaltyNum" in problem["title"]
+    for secret in (rows[7]["text"], rows[7]["email"]):
+        assert secret not in json.dumps(result)
+    assert result["refused_rows"] == f"{KEY}.import/refused-0000.ndjson"
+    (line,) = site.files[result["refused_rows"]].decode().splitlines()
+    assert {**rows[7], "_refused": f"row 8: {problem['title']}"} == json.loads(line)
+    site.kustomer.jobs.bulk = Bulk()
+    assert site.run(file={"s3": result["refused_rows"]})["created"] == 1, "it imports as it is"
+    site.assert_once(rows)
+    assert site.run()["already"] == 20
+
+
+@pytest.mark.parametrize("collection", ["customers", "conversations"])
+def test_a_thread_that_kustomer_refuses_refuses_its_messages(site: Site, collection: str) -> None:
+    """Each of its rows is told, and the other threads are imported."""
+    rows = history(30, threads=5, customers=5)
+    site.put(rows)
+    wrong = "customer-3@example.com" if collection == "customers" else "thread-3"
+
+    def fails(item: Item) -> str | None:
+        return f"no {wrong} here" if wrong in json.dumps(item) else None
+
+    site.kustomer.jobs.bulk = Bulk(fails=fails)
+    result = site.run()
+    refused = [number for number, row in enumerate(rows, 1) if row["threadId"] == "thread-3"]
+    assert [each["row"] for each in result["problems"]] == refused
+    assert result["refused"] == len(refused)
+    assert "customer-3@example.com" not in json.dumps(result)
+    site.kustomer.jobs.bulk = Bulk()
+    assert site.run()["created"] == len(refused)
+    site.assert_once(rows)
+
+
+def test_one_item_for_which_a_whole_job_is_refused_is_found(site: Site) -> None:
+    """Where Kustomer checks a body as a whole, halves of it are sent, until the one item is alone."""
+    rows = history(40, threads=3)
+    site.put(rows)
+    wrong = {"errors": [{"code": "bad_request", "message": "items[0].lang is no language"}]}
+    site.kustomer.fault(*(Fault.answer(400, wrong, at=SUBMITS[2]) for _ in (40, 20, 10, 5, 2, 1)))
+    result = site.run()
+    assert (result["created"], result["refused"]) == (39, 1)
+    assert "no language" in result["problems"][0]["title"]
+    assert site.run()["created"] == 1
+    site.assert_once(rows)
+
+
+def test_a_smaller_limit_of_bytes_is_found_out(site: Site) -> None:
+    """No page tells how large a bulk body may be: what is too large is cut in two, and no more such are sent."""
+    rows = history(120, threads=10)
+    for row in rows:
+        row["text"] = row["text"].ljust(1_000, ".")
+    site.put(rows)
+    site.kustomer.jobs.max_body = 30_000
+    result = site.run()
+    site.kustomer.jobs.max_body = 100_000
+    assert result["created"] == 120
+    site.assert_once(rows)
+    assert sum(seen.path == SUBMITS[2] and len(seen.body) > 30_000 for seen in site.kustomer.requests) <= 3
+
+
+def test_what_refuses_messages_as_duplicates_finds_them_there(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where externalIds are unique, a message that is in another thread counts as recorded already."""
+    monkeypatch.setitem(site.kustomer._unique, "messages", frozenset({"id", "externalId"}))
+    rows = history(10, threads=2)
+    site.put([{**rows[0], "threadId": "elsewhere"}])
+    site.run()
+    site.put(rows)
+    result = site.run()
+    assert (result["created"], result["already"], result["refused"]) == (9, 1, 0)
+
+
+def test_customers_who_are_there_are_found(site: Site) -> None:
+    """They are submitted without a look; whom Kustomer refuses is looked for by each of their identifiers."""
+    rows = history(20, threads=10, customers=10)
+    site.put(rows[:5])
+    site.run(fresh=True)
+    rows[9] |= {"customerExternalId": "c-77"}
+    site.put(rows)
+    assert site.run()["created"] == 15
+    site.assert_once(rows)
+
+
+def test_a_row_of_somebody_else_in_a_thread_is_with_the_threads_customer(site: Site) -> None:
+    """A conversation has one customer: that of its oldest message."""
+    rows = history(6, threads=1)
+    rows[0]["sentAt"], rows[3]["sentAt"] = rows[3]["sentAt"], rows[0]["sentAt"]
+    for at, row in enumerate(rows):
+        row["email"] = f"{at}@example.com"
+    site.put(rows)
+    site.run()
+    (customer,) = site.kustomer.customers
+    assert customer["attributes"]["emails"][0]["email"] == "3@example.com"
+    assert {each["relationships"]["customer"]["data"]["id"] for each in site.kustomer.messages} == {customer["id"]}
+
+
+def test_parts_side_by_side_import_the_whole(site: Site) -> None:
+    """Whatever the parts have in common, such as customers, is there once."""
+    rows = history(100, threads=30, customers=4)
+    site.put(rows)
+    results = [site.run(part=part, parts=3, fresh=True) for part in range(3)]
+    assert sum(each["rows"] for each in results) == 100
+    assert sum(each["created"] for each in results) == 100
+    assert sum(each["customers"] for each in results) == 4
+    site.assert_once(rows)
+
+
+def test_limit_imports_whole_threads_and_fresh_knows_them(site: Site) -> None:
+    """The rest follows without a look, but for the threads of the limited run."""
+    rows = history(200, threads=30)
+    site.put(rows)
+    first = site.run(limit=20, fresh=True)
+    assert 0 < first["created"] <= 20
+    assert first["left"] == 200 - first["created"]
+    threads = {each["attributes"]["externalId"] for each in site.kustomer.conversations}
+    looked = len(site.kustomer.gets)
+    rest = site.run(fresh=True)
+    assert rest["already"] == first["created"]
+    assert rest["created"] == first["left"]
+    looks = [seen for seen in site.kustomer.gets[looked:] if seen.path.startswith("/v1/conversations/externalId")]
+    assert len(looks) == len(threads)
+    site.assert_once(rows)
+
+
+@pytest.mark.parametrize("change", [{"parts": 2}, {"app": "other"}, {"limit": 1_000}])
+def test_fresh_is_not_believed_where_another_import_has_begun(site: Site, change: dict[str, Any]) -> None:
+    """Somebody changes their mind, and forgets that the first half was recorded."""
+    rows = history(60, threads=10)
+    site.put(rows)
+    site.kustomer.jobs.next(Bulk(), "messages")
+    site.run(fresh=True)
+    results = [site.run(fresh=True, part=part, **change) for part in range(change.get("parts", 1))]
+    assert sum(each["already"] for each in results) == 60
+    site.assert_once(rows)
+
+
+def test_a_corrected_file_of_the_same_name_is_imported_anew(site: Site) -> None:
+    """What was recorded stays, what was corrected follows, also where somebody still says fresh."""
+    rows = history(60, threads=10)
+    site.put([{**row, "email": None} if at % 7 == 0 else row for at, row in enumerate(rows)])
+    first = site.run(fresh=True)
+    assert first["refused"] == 9
+    site.put(rows)
+    second = site.run(fresh=True)
+    assert (second["already"], second["created"]) == (51, 9)
+    site.assert_once(rows)
+
+
+def test_a_small_file_that_was_dropped_is_imported(site: Site) -> None:
+    """Without a place for notes it looks for everything, and says what that may cost."""
+    rows = history(20)
+    content = base64.b64encode("".join(f"{json.dumps(each)}\n" for each in rows).encode()).decode()
+    result = site.run(content=content)
+    assert result["created"] == 20
+    assert "second time" in result["remarks"][0]
+    assert site.run(content=content)["already"] == 20
+    site.assert_once(rows)
+
+
+def test_a_key_that_lacks_roles_is_told_all_of_them(site: Site) -> None:
+    """Before anything is written, and with the one that is easily overlooked."""
+    site.put(history(3))
+    site.token = site.kustomer.key("org.permission.message.create", "org.permission.customer.read")
+    for given in ({}, {"check": True}):
+        with pytest.raises(AccessDenied) as raised:
+            site.run(**given)
+        for role in set(ROLES) - {"org.permission.message.create", "org.permission.customer.read"}:
+            assert role in str(raised.value)
+        assert "org.admin" not in str(raised.value)
+        assert raised.value.outcome == "not_sent"
+    assert not [seen for seen in site.kustomer.requests if seen.method == "POST"]
+    assert list(site.files) == [KEY]
+
+
+def test_a_key_that_is_let_in_nowhere_stops_at_the_first_request(site: Site) -> None:
+    """Nothing is written, not even a note."""
+    site.put(history(3))
+    site.token = site.kustomer.keys["expired"]
+    with pytest.raises(AccessDenied):
+        site.run()
+    assert len(site.kustomer.requests) == 1
+    assert list(site.files) == [KEY]
+
+
+@pytest.mark.parametrize("order", ["reversed", "given", 1, 2])
+def test_without_the_role_for_dates_threads_are_in_order_all_the_same(site: Site, order: Any) -> None:
+    """Then a thread's messages stand as they were stored: no two of them go into one job."""
+    rows = history(80, threads=15)
+    site.put(rows)
+    site.token = site.kustomer.key(*ROLES)
+    site.kustomer.jobs.bulk = Bulk(order=order)
+    result = site.run()
+    assert "org.admin" in result["remarks"][0]
+    assert not any("createdAt" in json.loads(seen.body)[0] for seen in site.kustomer.requests if seen.path in SUBMITS)
+    site.assert_once(rows)
+
+
+def test_nothing_secret_is_in_the_log(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither key, texts, addresses nor what Kustomer repeats of a submit."""
+    rows = history(20)
+    site.put(rows)
+    site.run()
+    said = capsys.readouterr().out
+    for secret in (site.token, *(row[name] for row in rows for name in ("text", "email"))):
+        assert secret not in said
+
+
+def test_what_is_never_recorded_is_refused_in_the_end(site: Site) -> None:
+    """Kustomer takes it again and again, says nothing, and has nothing to show."""
+    rows = history(6, threads=1)
+    site.put(rows)
+
+    def fails(item: Item) -> str | None:
+        return "lost" if item.get("externalId") == rows[2]["messageId"] else None
+
+    site.kustomer.jobs.bulk = Bulk(results=False, fails=fails)
+    result = site.run()
+    assert (result["created"], result["refused"]) == (5, 1)
+    submits = [json.loads(seen.body) for seen in site.kustomer.requests if seen.path == SUBMITS[2]]
+    assert [len(each) for each in submits] == [6] + [1] * (history_jobs.TRIES - 1)

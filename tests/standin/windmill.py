@@ -181,10 +181,6 @@ class Workspace:
         """What is in the object storage, by key."""
         return {key: content for key, content in self._storage.held[storage].items() if isinstance(content, bytes)}
 
-    def stored_clear(self) -> None:
-        """Empty the object storage."""
-        self._storage.held = {None: {}}
-
     def storage_fault(self, kind: StorageFault) -> None:
         """Let the next request for a file fail that has not been promised an earlier fault.
 

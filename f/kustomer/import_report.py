@@ -1,0 +1,154 @@
+"""Import report.
+
+Says what came of an import that several jobs have shared: what is recorded, why what is not, and what to do next. It
+asks nobody and changes nothing.
+"""
+
+import re
+from collections import Counter
+from typing import Annotated, Any, Required, TypedDict
+
+from f.kustomer.errors import invalid
+from f.kustomer.inputs import Field, check
+
+# Nobody reads more, and a result has its limits.
+MOST_REASONS = 50
+MOST_ERRORS = 10
+
+STATUSES = {
+    "created": "recorded by this import",
+    "already": "were there already",
+    "refused": "refused",
+    "unknown": "may be recorded or not",
+    "left": "left for a later run",
+}
+
+Result = dict[str, Any]
+
+
+class Results(TypedDict, total=False):
+    """What the jobs of an import have returned."""
+
+    check: Required[
+        Annotated[dict[str, Any], Field("What import_messages has returned with check on.", example={"rows": 300})]
+    ]
+    rounds: Required[
+        Annotated[
+            list[dict[str, Any]],
+            Field(
+                "Rounds of running all parts: what each part has returned, or its error.",
+                example=[{"parts": [{"rows": 300, "created": 300}]}],
+            ),
+        ]
+    ]
+
+
+class ImportIncomplete(Exception):
+    """Not all rows are recorded: the text is the report, and the attributes are the numbers of rows."""
+
+    def __init__(self, report: str, counts: Counter[str]) -> None:
+        """Take the report, in Markdown, and the numbers of rows."""
+        super().__init__(report)
+        self.rows = sum(counts.values())
+        for status in STATUSES:
+            setattr(self, status, counts[status])
+
+
+def main(body: "Results") -> dict[str, str]:
+    """Report on an import: return ``{"md"}``, which Windmill shows as formatted text.
+
+    Raise ImportIncomplete with the same report when any row is refused, unknown or left.
+    """
+    given, _, problems = check(body, Results, limit=None)
+    if problems:
+        raise invalid(problems)
+    # A part that has recorded nothing is an empty object to a form, and yet a part.
+    parts = list(zip(*(each.get("parts", []) for each in body["rounds"]), strict=True))
+    counts, results, errors = Counter[str](), [], []
+    for runs in parts:
+        found = [run for run in runs if "rows" in run]
+        errors += [] if runs[-1] in found else [runs[-1].get("error") or {}]
+        results += found[-1:]
+        counts += _counted(found)
+    # What a part that has failed would have counted is known from the check only.
+    counts["left"] += max(given["check"].get("rows", 0) - sum(counts.values()), 0)
+    report = _report(counts, results, errors)
+    if counts["refused"] or counts["unknown"] or counts["left"]:
+        raise ImportIncomplete(report, counts)
+    return {"md": report}
+
+
+def _counted(runs: list[Result]) -> Counter[str]:
+    """Add up the runs of one part: what an earlier one has recorded is there already for a later one."""
+    if not runs:
+        return Counter()
+    counts = Counter({status: runs[-1][status] for status in STATUSES})
+    earlier = sum(run["created"] for run in runs[:-1])
+    counts["created"] += earlier
+    counts["already"] -= earlier
+    return counts
+
+
+def _report(counts: Counter[str], results: list[Result], errors: list[Result]) -> str:
+    rows = sum(counts.values())
+    done = counts["created"] + counts["already"] == rows
+    lines = [
+        f"# {'All' if done else 'Not all'} of {rows:,} rows are on Kustomer's timelines",
+        "",
+        "| rows | |",
+        "| ---: | --- |",
+    ]
+    lines += [f"| {counts[status]:,} | {text} |" for status, text in STATUSES.items() if counts[status]]
+    lines += _reasons(results)
+    lines += _errors(errors)
+    lines += [f"- {remark}" for remark in dict.fromkeys(each for result in results for each in result["remarks"])]
+    return "\n".join([*lines, *_next(counts, results, errors)])
+
+
+def _reasons(results: list[Result]) -> list[str]:
+    """List what was wrong with rows, what is alike together."""
+    told = sorted((each for result in results for each in result["problems"]), key=lambda each: each["row"])
+    # Numbers differ from row to row where the reason is the same.
+    reasons = [f"{each['path']} {each['title']}".strip() for each in told]
+    alike = [re.sub(r"\d[\d,.]*\d|\d", "#", each) for each in reasons]
+    first = {key: (each["row"], reason) for key, each, reason in reversed(list(zip(alike, told, reasons, strict=True)))}
+    if not told:
+        return []
+    lines = ["", "## Reasons", "", "| rows | reason | for example row |", "| ---: | --- | ---: |"]
+    for key, number in Counter(alike).most_common(MOST_REASONS):
+        row, reason = first[key]
+        lines.append(f"| {number:,} | {_cell(reason)} | {row:,} |")
+    if any(len(result["problems"]) < result["refused"] + result["unknown"] for result in results):
+        lines += ["", "Not every reason is counted here; the files of refused rows have all of them."]
+    return lines
+
+
+def _cell(text: str) -> str:
+    """Return text from outside as it is shown in a table: as text, in one line."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def _errors(errors: list[Result]) -> list[str]:
+    if not errors:
+        return []
+    texts = [_cell(str(each.get("message") or "no reason was given")) for each in errors]
+    lines = ["", f"## Parts that failed: {len(errors)}", ""]
+    return lines + [f"- {text} ({number:,})" for text, number in Counter(texts).most_common(MOST_ERRORS)]
+
+
+def _next(counts: Counter[str], results: list[Result], errors: list[Result]) -> list[str]:
+    """Say what to do."""
+    files = [result["refused_rows"] for result in results if result["refused_rows"]]
+    todo = []
+    if counts["left"] or counts["unknown"] or errors:
+        todo.append(
+            "Run the same import again: it goes on where it ended, and records nothing twice. With a limit, leave that "
+            "out for the rest."
+        )
+    if files:
+        todo.append("Correct the refused rows, each of which says why it is refused, and import their files:")
+        todo += [f"   - `{each}`" for each in files]
+    elif counts["refused"]:
+        todo.append("Correct the refused rows in the file, and import it again.")
+    numbered = [text if text.startswith(" ") else f"1. {text}" for text in todo]
+    return ["", "## What to do next", "", *numbered] if todo else []
