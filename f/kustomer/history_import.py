@@ -30,6 +30,7 @@ TAKEN = re.compile("(?i)duplicate|already|exist|unique|taken|conflict")
 
 CUSTOMERS = Kind("customers", RecordKind("customer", role="org.permission.customer.create", quiet=True))
 CONVERSATIONS = Kind("conversations", RecordKind("conversation", role="org.permission.conversation.create", quiet=True))
+ATTACHMENTS = ATTACHMENT._replace(quiet=True)
 MESSAGES = Kind("messages", RecordKind("message", role="org.permission.message.create", quiet=True))
 
 
@@ -335,9 +336,9 @@ class Import:
         made = []
         for at, file in enumerate(row.files):
             try:
-                made.append(self._jobs.call(ATTACHMENT, partial(attach, given=file)))
+                made.append(self._jobs.call(ATTACHMENTS, partial(attach, given=file, path=f"files[{at}]")))
             except KustomerError as error:
-                self.plan.tell(row.number, [(f"files[{at}]", str(error))])
+                self.plan.tell(row.number, [(f"files[{at}]", f"failed, so that this row is left: {error}")])
                 return []
         return made
 

@@ -84,6 +84,7 @@ class Jobs:
         self.requests = 0
         self._poll = FIRST_POLL_SECONDS
         self._room = MAX_BYTES
+        self._no_answer: KustomerError | None = None  # to the last submit
 
     def call(self, kind: RecordKind, ask: Callable[[Run], T], hidden: Iterable[str] = ()) -> T:
         """Send one thing when its time has come; wait on while the limit is used up, as long as there is time.
@@ -130,6 +131,8 @@ class Jobs:
                 left = {ref: left[ref] for ref in self._make_batch(work, left)}
                 if not left:
                     break
+            if left and self._no_answer:
+                raise self._no_answer
             never = Made("refused", why="Kustomer took it and did not record it, more than once")
             work.tell(dict.fromkeys(left, never))
 
@@ -143,8 +146,10 @@ class Jobs:
         except KustomerError as error:
             if error.outcome != "unknown":
                 raise
+            self._no_answer = error
             made = self._settled(bodies, work.look)
         else:
+            self._no_answer = None
             self.notes.submitted(job)
             made = self._ended(job, bodies, work.look)
         work.tell({ref: each for ref, each in made.items() if each.status != "missing"})

@@ -15,6 +15,8 @@ WINDOW_SECONDS = 60.0
 SMALLEST_LIMIT = 300
 # Others who import at the same time may send before their answers say what is left: so much of the limit stays.
 MARGIN = 0.01
+# What others send in so many seconds tells how much they will.
+STEADY_SECONDS = 10.0
 # Nobody waits longer for a sign of life.
 TICK_SECONDS = 5.0
 # A job that has to end by itself does so a little before, as what is under way then takes a while.
@@ -45,7 +47,8 @@ class Pace:
         self.limit = SMALLEST_LIMIT
         self.remaining: int | None = None
         self._resets = now() + WINDOW_SECONDS
-        self._sent = -WINDOW_SECONDS
+        self._sent = self._seen = -WINDOW_SECONDS
+        self._others = 0.0  # how many requests a second all others send
 
     def wait(self) -> None:
         """Wait until a request may be sent. Raise TimeIsUp."""
@@ -66,12 +69,21 @@ class Pace:
         self.limit = limit or self.limit
         if remaining is None:
             return
-        if self.remaining is None or remaining > self.remaining:  # a window has begun
-            self._resets = now() + WINDOW_SECONDS
-        self.remaining = remaining
+        if self.remaining is None or remaining > self.remaining:
+            self._resets = now() + WINDOW_SECONDS - self._begun_before(remaining)
+        else:
+            seconds = max(now() - self._seen, 0.1)
+            rate = max(self.remaining - remaining - 1, 0) / seconds
+            self._others += (rate - self._others) * min(seconds / STEADY_SECONDS, 1)
+        self.remaining, self._seen = remaining, now()
         reset = until_reset(headers, time.time())
         if reset is not None and 0 < reset <= WINDOW_SECONDS:
             self._resets = now() + reset
+
+    def _begun_before(self, remaining: int) -> float:
+        """Return how long a window has likely lasted that was first seen now, by what others have used of it."""
+        used = max(self.limit - remaining - 1, 0)
+        return min(used / self._others, WINDOW_SECONDS) - 1 if self._others else 0.0
 
     def _next(self) -> float:
         """Return when the next request may be sent."""
@@ -80,7 +92,9 @@ class Pace:
             self._resets = now() + WINDOW_SECONDS
         if self.remaining is None:  # one request tells
             return self._sent + WINDOW_SECONDS / (SMALLEST_LIMIT * (1 - self._keep))
-        free = self.remaining - self.limit * (self._keep + MARGIN)
+        # Others have gone on sending since the last answer.
+        expected = self.remaining - self._others * (now() - self._seen)
+        free = expected - self.limit * (self._keep + MARGIN)
         if free < 1:
             return self._resets
         return min(self._sent + (self._resets - self._sent) / free, self._resets)

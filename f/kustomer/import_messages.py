@@ -26,22 +26,14 @@ from f.kustomer.history_notes import Notes
 from f.kustomer.history_pace import SMALLEST_LIMIT, Pace
 from f.kustomer.history_plan import Plan, requests_for, work
 from f.kustomer.history_rows import Columns, Options, row_of, unused_columns, wrong_columns
-from f.kustomer.inputs import Field, Number, kustomer
-from f.kustomer.upload_attachment import S3Object, decoded
+from f.kustomer.inputs import Field, Number, kustomer, unless_blank
+from f.kustomer.upload_attachment import S3Object, decoded, not_base64, s3_object
 
 # More of them nobody reads, and a result has its limits; all refused rows stand in a file of their own.
 MAX_PROBLEMS = 1_000
 KEEP = 0.5
 # Where the file of refused rows says why; when it is imported again, what is called so is left aside.
 WHY = "_refused"
-
-
-def _not_base64(content: str) -> str | None:
-    try:
-        decoded(content)
-    except ValueError:
-        return "must be base64: the bytes of the file as text"
-    return None
 
 
 class History(TypedDict, total=False):
@@ -58,6 +50,7 @@ class History(TypedDict, total=False):
             "each of them packed with gzip if you like.",
             mistaken_names=("s3", "s3object", "path"),
             closed=False,
+            tidy=s3_object,
             format="resource-s3_object",
             showExpr="!fields.content",
         ),
@@ -66,7 +59,8 @@ class History(TypedDict, total=False):
         str,
         Field(
             "A small file of some thousand rows, dropped here. In a flow: its bytes as base64.",
-            check=_not_base64,
+            tidy=unless_blank,
+            check=not_base64,
             mistaken_names=("base64", "data", "bytes"),
             contentEncoding="base64",
             showExpr="!fields.file?.s3",

@@ -64,7 +64,8 @@ def decoded(content: str) -> bytes:
     return found
 
 
-def _not_base64(content: str) -> str | None:
+def not_base64(content: str) -> str | None:
+    """Return what keeps a text from being base64, without quoting it; None where nothing does."""
     try:
         decoded(content)
     except ValueError:
@@ -109,7 +110,7 @@ class File(TypedDict, total=False):
         Field(
             "A small file, dropped here. In a flow: its bytes as base64.",
             tidy=unless_blank,
-            check=_not_base64,
+            check=not_base64,
             mistaken_names=("base64", "data", "bytes"),
             contentEncoding="base64",
             showExpr="!fields.file?.s3 && !fields.externalUrl",

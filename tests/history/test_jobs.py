@@ -405,3 +405,17 @@ def test_what_is_never_recorded_is_refused_in_the_end(site: Site) -> None:
     assert (result["created"], result["refused"]) == (5, 1)
     submits = [json.loads(seen.body) for seen in site.kustomer.requests if seen.path == SUBMITS[2]]
     assert [len(each) for each in submits] == [6] + [1] * (history_jobs.TRIES - 1)
+
+
+def test_a_server_that_answers_no_submit_leaves_the_rows_to_the_next_run(site: Site) -> None:
+    """They are not refused: nobody has said no to them."""
+    rows = history(6, threads=1)
+    site.put(rows)
+    for _ in range(history_jobs.TRIES):
+        site.kustomer.fault(Fault.answer(503, b"<html>", at=SUBMITS[2]))
+    result = site.run()
+    assert (result["left"], result["refused"], result["unknown"]) == (6, 0, 0)
+    assert result["again"]
+    assert "503" in result["remarks"][-1]
+    assert site.run()["created"] == 6
+    site.assert_once(rows)

@@ -1,0 +1,180 @@
+"""An import leaves the organisation's agents their share of the limit, ends in time, and shows how far it is."""
+
+import json
+from typing import Any
+
+import pytest
+
+from f.kustomer import history_pace
+from f.kustomer.history_pace import Pace, TimeIsUp
+from tests.history.conftest import Site, history
+from tests.standin.bulk import Bulk
+from tests.standin.faults import Fault
+from tests.standin.windmill import Workspace
+
+
+@pytest.mark.parametrize(
+    ("agents", "tell_reset"), [(0, False), (40, False), (0, True), (40, True), (120, True)], ids=str
+)
+@pytest.mark.parametrize("keep", [0, 0.5, 0.95])
+def test_agents_keep_their_share(site: Site, keep: float, agents: int, tell_reset: bool) -> None:
+    """No answer ever says that less than the share is left, and nobody's request finds nothing left.
+
+    Where no answer says when the window ends, one request a minute finds out, after whatever the agents have used.
+    """
+    rows = history(400, threads=200, customers=100)
+    site.put(rows)
+    site.kustomer.org_limit = 300
+    site.kustomer._budget.agents = agents
+    site.kustomer.tell_reset = tell_reset
+    try:
+        result = site.run(keep=keep)
+        assert result["created"] == 400
+        assert site.kustomer.lowest_remaining >= 300 * keep - (0 if tell_reset else agents)
+        assert not keep or site.kustomer.agents_refused == 0
+    finally:
+        site.kustomer._budget.agents = 0
+    site.assert_once(rows)
+
+
+def test_the_share_that_is_free_is_used(site: Site, clock: list[float]) -> None:
+    """An import that only waits would be safe, too: it must come near the rate that it may have."""
+    site.put(history(1_000, threads=1_000, customers=50))
+    site.kustomer.org_limit = 300
+    result = site.run(keep=0.5)
+    a_minute = result["requests"] / (sum(clock) / 60)
+    assert 110 <= a_minute <= 160
+
+
+def test_a_limit_that_is_used_up_is_waited_for(site: Site) -> None:
+    """Also where others use all of it for minutes, longer than any step would wait."""
+    rows = history(20)
+    site.put(rows)
+    full = Fault.answer(429, {"errors": []}, {"x-ratelimit-remaining": "0"}, at="/v1/messages/bulk")
+    site.kustomer.fault(*[full] * 20)
+    result = site.run()
+    assert result["created"] == 20
+    assert sum(seen.path == "/v1/messages/bulk" for seen in site.kustomer.requests) == 21
+    site.assert_once(rows)
+
+
+def test_a_limit_that_stays_used_up_ends_with_the_time_that_was_given(site: Site, clock: list[float]) -> None:
+    """What could not be sent is left."""
+    site.put(history(20))
+    site.kustomer.fault(*[Fault.answer(429, {"errors": []}, at="/v1/messages/bulk") for _ in range(500)])
+    result = site.run(seconds=600)
+    site.kustomer._faults.clear()
+    assert result["left"] == 20
+    assert result["again"], "its conversations are made"
+    assert 400 < sum(clock) <= 600
+
+
+@pytest.mark.parametrize("seconds", [5, 20, 60, 100])
+def test_a_part_ends_by_itself_and_goes_on_the_next_time(site: Site, clock: list[float], seconds: float) -> None:
+    """Run again until it is done: each message once, and each run within its time."""
+    rows = history(200, threads=50)
+    site.put(rows)
+    site.kustomer.jobs.bulk = Bulk(per_item=0.05)
+    created, runs = 0, 0
+    while True:
+        before = sum(clock)
+        result = site.run(seconds=seconds, fresh=True)
+        assert sum(clock) - before <= seconds + 5
+        created += result["created"]
+        runs += 1
+        if not result["left"] and not result["unknown"]:
+            break
+        assert runs < 60
+        assert "time" in result["remarks"][-1]
+    assert result["created"] + result["already"] == 200
+    assert (runs > 1) == (seconds < 60)
+    site.assert_once(rows)
+
+
+def test_a_sign_of_life_every_few_seconds(site: Site, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows done, of how many, requests left, time to go; not a line for each request."""
+    site.put(history(1_000, threads=100))
+    site.run()
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(clock) / 15 < len(lines) < sum(clock) / 4 + 10
+    assert "1,000 of 1,000 rows" in lines[-1]
+    assert any("requests left" in line and "to go" in line for line in lines)
+
+
+def test_the_job_shows_a_bar(site: Site, workspace: Workspace) -> None:
+    """It goes forward only, and ends below 100, as Windmill wants it."""
+    rows = history(600, threads=50)
+    workspace.store("inbox/history.ndjson", "".join(f"{json.dumps(each)}\n" for each in rows).encode())
+    site.run()
+    shown = [each.body["percent"] for each in workspace.requests if "set_progress" in each.path]
+    assert shown == sorted(set(shown))
+    assert shown
+    assert all(0 <= each <= 99 for each in shown)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock of the test's own: the time now."""
+    at = [0.0]
+
+    def sleep(seconds: float) -> None:
+        at[0] += seconds
+
+    monkeypatch.setattr(history_pace, "now", lambda: at[0])
+    monkeypatch.setattr(history_pace.time, "sleep", sleep)
+    return at
+
+
+def headers(limit: int, remaining: int, **other: Any) -> dict[str, str]:
+    """What an answer says of the limit."""
+    return {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": str(remaining), **other}
+
+
+def test_requests_are_spread_over_the_window(held: list[float]) -> None:
+    """What is free is not used up in its first seconds."""
+    pace, left, sent = Pace(0.5), 1_000, []
+    while held[0] < 60:
+        pace.wait()
+        sent.append(held[0])
+        left -= 1
+        pace.see(headers(1_000, left))
+    assert 400 <= len(sent) <= 490
+    first, last = (sum(start <= at < start + 15 for at in sent) for start in (0, 45))
+    assert first == pytest.approx(last, rel=0.2)
+
+
+def test_below_the_reserve_nothing_is_sent_until_the_window_ends(held: list[float]) -> None:
+    """Whoever used it up."""
+    pace = Pace(0.5)
+    pace.wait()
+    pace.see(headers(1_000, 400, **{"x-ratelimit-reset": "17"}))
+    pace.wait()
+    assert held[0] == pytest.approx(17)
+
+
+@pytest.mark.parametrize("told", [{}, {"x-ratelimit-limit": "odd"}, {"x-ratelimit-remaining": "-1"}])
+def test_an_organisation_that_tells_no_limit_is_taken_for_the_smallest(held: list[float], told: dict[str, str]) -> None:
+    """300 a minute, of which half is left."""
+    pace, sent = Pace(0.5), 0
+    while held[0] < 60:
+        pace.wait()
+        pace.see(told)
+        sent += 1
+    assert 140 <= sent <= 152
+
+
+def test_time_is_up_a_little_before_the_end(held: list[float]) -> None:
+    """What is under way takes a while to come to its end."""
+    pace = Pace(0, seconds=100)
+    with pytest.raises(TimeIsUp):
+        pace.sleep(1_000)
+    assert 85 <= held[0] <= 95
+    with pytest.raises(TimeIsUp):
+        pace.wait()
+
+
+def test_long_waits_give_signs_of_life(held: list[float]) -> None:
+    """Every few seconds."""
+    signs: list[float] = []
+    Pace(0, tick=lambda: signs.append(held[0])).sleep(60)
+    assert len(signs) >= 11
