@@ -55,6 +55,32 @@ def flow_schema(main: Any) -> dict[str, Any]:
     }
 
 
+def import_schema() -> dict[str, Any]:
+    """Return the form of the flow import_history: that of its step, but for what the flow says, and its workers."""
+    found = flow_schema(importlib.import_module("f.kustomer.import_messages").main)
+    for name in ("content", "name", "check", "part", "parts"):
+        found["order"].remove(name)
+        del found["properties"][name]
+    del found["properties"]["file"]["showExpr"]  # there is nothing else to give
+    workers = {
+        "type": "integer",
+        "description": "How many parts are imported at once. All together leave the same share of requests to others. "
+        "Example: 5",
+        "default": 5,
+        "placeholder": "5",
+        "min": 1,
+    }
+    found["properties"]["workers"] = workers
+    found["order"].insert(found["order"].index("keep"), "workers")
+    return found | {"required": ["auth", "file", "app", "workers"]}
+
+
+def flow_schemas() -> dict[str, dict[str, Any]]:
+    """Return the form of each flow, by its folder."""
+    found = {flow: flow_schema(importlib.import_module(step).main) for flow, step in FLOWS.items()}
+    return {**found, "f/kustomer/import_history__flow": import_schema()}
+
+
 def _schema(main: Any) -> dict[str, Any]:
     hints = get_type_hints(main, include_extras=True) if main else {}
     names = [name for name in hints if name != "return"]
@@ -132,10 +158,9 @@ def write() -> None:
         sys.exit(windmill_cli.NODE_NEEDED)
     for script in SCRIPTS:
         script.with_suffix(".script.yaml").write_text(json.dumps(metadata(script)), encoding="utf-8")
-    for flow, step in FLOWS.items():
+    for flow, form in flow_schemas().items():
         text, _, _ = (file := ROOT / flow / "flow.yaml").read_text(encoding="utf-8").partition("\nschema:\n")
-        schema = {"schema": flow_schema(importlib.import_module(step).main)}
-        told = yaml.safe_dump(schema, sort_keys=False, allow_unicode=True, width=118)
+        told = yaml.safe_dump({"schema": form}, sort_keys=False, allow_unicode=True, width=118)
         file.write_text(f"{text}\n{told}", encoding="utf-8")
     windmill_cli.make_stale(ROOT)
     with Workspace() as workspace, tempfile.TemporaryDirectory() as home:

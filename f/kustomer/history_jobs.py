@@ -10,11 +10,10 @@ https://developer.kustomer.com/docs/guides/bulk-operations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from f.kustomer import history_pace
 from f.kustomer.client import Run, dig, start
 from f.kustomer.errors import KustomerError, RateLimited, RecordKind, Redactor, Rejected, reasons, sentence
 from f.kustomer.history_notes import Notes
-from f.kustomer.history_pace import WINDOW_SECONDS, Pace, TimeIsUp
+from f.kustomer.history_pace import WINDOW_SECONDS, Pace, TimeIsUp, clock
 from f.kustomer.history_plan import MAX_BYTES, batches
 from f.kustomer.inputs import to_json
 
@@ -225,7 +224,7 @@ class Jobs:
 
     def _wait(self, job: str, refs: Iterable[str] | None) -> tuple[dict[str, Made], bool]:
         """Wait for a job: return what became of its items, and whether it is over."""
-        started = history_pace.now()
+        started = clock.now()
         if refs is not None:
             # A quick job has told of all its items by now, and needs not be asked whether it is over.
             self.pace.sleep(self._poll)
@@ -238,9 +237,9 @@ class Jobs:
             self.pace.sleep(pause)
             pause = min(pause * 1.5, SLOWEST_POLL_SECONDS)
             over = self._over(job)
-            if over or history_pace.now() - started > PATIENCE_SECONDS:
+            if over or clock.now() - started > PATIENCE_SECONDS:
                 break
-        took = history_pace.now() - started
+        took = clock.now() - started
         self._poll = min(1.2 * took, 2 * self._poll, SLOWEST_POLL_SECONDS)
         self.notes.slowest = max(took, self.notes.slowest)
         return self._results(job), over

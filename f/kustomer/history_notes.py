@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from f.kustomer import storage
 from f.kustomer.errors import FileNotRead
+from f.kustomer.storage import read, write
 
 # A bulk job that isn't done after a day never will be.
 GIVEN_UP_SECONDS = 86_400.0
@@ -121,7 +121,7 @@ class Notes:
         if self._file is None:
             return None
         try:
-            with storage.read(self._place(name)) as content:
+            with read(self._place(name)) as content:
                 found = json.load(content)
         except FileNotRead as error:
             if error.status == 404 or re.search("(?i)not found|no such ?key|does not exist", str(error)):
@@ -134,7 +134,7 @@ class Notes:
     def _write(self, name: str, content: str | Note) -> str:
         place = self._place(name)
         text = content if isinstance(content, str) else json.dumps(content)
-        storage.write(place, text.encode("utf-8", "backslashreplace"))
+        write(place, text.encode("utf-8", "backslashreplace"))
         return str(place["s3"])
 
 

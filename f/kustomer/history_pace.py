@@ -23,9 +23,15 @@ TICK_SECONDS = 5.0
 LAST_SECONDS = 30.0
 
 
-def now() -> float:
-    """Return a time in seconds that only goes forward; tests hold it here."""
-    return time.monotonic()
+class Clock:
+    """Tells the time of an import; tests hold it."""
+
+    def now(self) -> float:
+        """Return a time in seconds that only goes forward."""
+        return time.monotonic()
+
+
+clock = Clock()
 
 
 class TimeIsUp(Exception):
@@ -42,25 +48,25 @@ class Pace:
     def __init__(self, keep: float, seconds: float | None = None, tick: Callable[[], None] = lambda: None) -> None:
         """Take the share to keep, the seconds that the job may take, and what to call every few seconds."""
         self._keep, self._tick = keep, tick
-        self._ends = None if seconds is None else now() + seconds - min(LAST_SECONDS, seconds / 10)
-        self._ticked = now()
+        self._ends = None if seconds is None else clock.now() + seconds - min(LAST_SECONDS, seconds / 10)
+        self._ticked = clock.now()
         self.limit = SMALLEST_LIMIT
         self.remaining: int | None = None
-        self._resets = now() + WINDOW_SECONDS
+        self._resets = clock.now() + WINDOW_SECONDS
         self._sent = self._seen = -WINDOW_SECONDS
         self._others = 0.0  # how many requests a second all others send
 
     def wait(self) -> None:
         """Wait until a request may be sent. Raise TimeIsUp."""
-        while (seconds := self._next() - now()) > 0:
+        while (seconds := self._next() - clock.now()) > 0:
             self._sleep_once(seconds)
         self._check()
-        self._sent = now()
+        self._sent = clock.now()
 
     def sleep(self, seconds: float) -> None:
         """Wait so long. Raise TimeIsUp."""
-        until = now() + seconds
-        while (left := until - now()) > 0:
+        until = clock.now() + seconds
+        while (left := until - clock.now()) > 0:
             self._sleep_once(left)
 
     def see(self, headers: Mapping[str, str]) -> None:
@@ -70,15 +76,15 @@ class Pace:
         if remaining is None:
             return
         if self.remaining is None or remaining > self.remaining:
-            self._resets = now() + WINDOW_SECONDS - self._begun_before(remaining)
+            self._resets = clock.now() + WINDOW_SECONDS - self._begun_before(remaining)
         else:
-            seconds = max(now() - self._seen, 0.1)
+            seconds = max(clock.now() - self._seen, 0.1)
             rate = max(self.remaining - remaining - 1, 0) / seconds
             self._others += (rate - self._others) * min(seconds / STEADY_SECONDS, 1)
-        self.remaining, self._seen = remaining, now()
+        self.remaining, self._seen = remaining, clock.now()
         reset = until_reset(headers, time.time())
         if reset is not None and 0 < reset <= WINDOW_SECONDS:
-            self._resets = now() + reset
+            self._resets = clock.now() + reset
 
     def _begun_before(self, remaining: int) -> float:
         """Return how long a window has likely lasted that was first seen now, by what others have used of it."""
@@ -87,13 +93,13 @@ class Pace:
 
     def _next(self) -> float:
         """Return when the next request may be sent."""
-        if now() >= self._resets:
+        if clock.now() >= self._resets:
             self.remaining = None
-            self._resets = now() + WINDOW_SECONDS
+            self._resets = clock.now() + WINDOW_SECONDS
         if self.remaining is None:  # one request tells
             return self._sent + WINDOW_SECONDS / (SMALLEST_LIMIT * (1 - self._keep))
         # Others have gone on sending since the last answer.
-        expected = self.remaining - self._others * (now() - self._seen)
+        expected = self.remaining - self._others * (clock.now() - self._seen)
         free = expected - self.limit * (self._keep + MARGIN)
         if free < 1:
             return self._resets
@@ -105,10 +111,10 @@ class Pace:
 
     def _check(self) -> None:
         """Give a sign of life when it is time for one. Raise TimeIsUp."""
-        if now() - self._ticked >= TICK_SECONDS:
-            self._ticked = now()
+        if clock.now() - self._ticked >= TICK_SECONDS:
+            self._ticked = clock.now()
             self._tick()
-        if self._ends is not None and now() >= self._ends:
+        if self._ends is not None and clock.now() >= self._ends:
             raise TimeIsUp
 
 

@@ -191,6 +191,19 @@ def row_of(record: Record, options: Options) -> Row | list[Problem]:
     return _row(record.row, row, instant)
 
 
+def as_json(value: dict[str, Any], options: Options) -> dict[str, Any]:
+    """Return a row as a line of JSON that is read as it was; unused columns of a CSV are left out."""
+    if not options.is_csv:
+        return value
+    found: dict[str, Any] = {}
+    for theirs, cell in value.items():
+        ours = options.names.get(_plain(theirs), [])
+        if ours and cell:
+            is_object = "meta" in ours or "custom" in ours
+            found[theirs] = _listed(cell) if "files" in ours else _object(cell) if is_object else cell
+    return found
+
+
 def _named(value: dict[str, Any], options: Options) -> tuple[dict[str, Any], list[Problem]]:
     """Return a row by our names. One that is no name of ours stays only where every name must be known."""
     found: dict[str, Any] = {}
@@ -225,8 +238,12 @@ def _tidied(given: dict[str, Any], options: Options) -> dict[str, Any]:
         each = each if each or each == 0 else default
         row[name] = each.strip().lower() if isinstance(each, str) and name != "app" else each
     if options.is_csv and "files" in row:
-        row["files"] = re.split(r"[\s|]+", row["files"])
+        row["files"] = _listed(row["files"])
     return row
+
+
+def _listed(cell: str) -> list[str]:
+    return re.split(r"[\s|]+", cell.strip())
 
 
 def _object(text: str) -> Any:

@@ -1,6 +1,3 @@
-# Windmill looks for imports at the top of a script only, and wmill is imported where it is needed.
-# extra_requirements:
-# wmill
 """Import messages.
 
 Puts a file of old messages onto Kustomer's timelines, a hundred a request, each once and with its date. It delivers
@@ -16,17 +13,19 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Required, TypedDict
 
-from f.kustomer import check_connection, history_pace, storage
+from f.kustomer.check_connection import DATES
+from f.kustomer.check_connection import main as check_key
 from f.kustomer.client import log, start
 from f.kustomer.errors import AccessDenied, InvalidInput, RecordKind, invalid
 from f.kustomer.history_file import WrongFile, records
 from f.kustomer.history_import import Import
 from f.kustomer.history_jobs import Jobs
 from f.kustomer.history_notes import Notes
-from f.kustomer.history_pace import SMALLEST_LIMIT, Pace
+from f.kustomer.history_pace import SMALLEST_LIMIT, Pace, clock
 from f.kustomer.history_plan import Plan, requests_for, work
-from f.kustomer.history_rows import Columns, Options, row_of, unused_columns, wrong_columns
+from f.kustomer.history_rows import Columns, Options, as_json, row_of, unused_columns, wrong_columns
 from f.kustomer.inputs import Field, Number, kustomer, unless_blank
+from f.kustomer.storage import CHUNK_BYTES, read
 from f.kustomer.upload_attachment import S3Object, decoded, not_base64, s3_object
 
 # More of them nobody reads, and a result has its limits; all refused rows stand in a file of their own.
@@ -89,7 +88,8 @@ class History(TypedDict, total=False):
     columns: Annotated[
         Columns,
         Field(
-            "Which of the file's columns is which. Left empty, the file's columns must be called like the fields here."
+            "Which of the file's columns is which. Left empty, the file's columns must be called like the fields here.",
+            example={"messageId": "Message ID", "threadId": "Ticket"},
         ),
     ]
     channel: Annotated[
@@ -169,7 +169,7 @@ def _wrong_together(given: dict[str, Any]) -> str | None:
 _RIGHT_TOGETHER = Annotated[History, Field(check=_wrong_together)]
 IMPORT = RecordKind("import", not_sent_text="This run recorded nothing.", done_verb="done")
 STEP = "f/kustomer/import_messages"
-DATES_ROLE = check_connection.DATES.roles[0]
+DATES_ROLE = DATES.roles[0]
 
 
 class Key(NamedTuple):
@@ -190,7 +190,7 @@ def main(auth: kustomer, body: "History") -> dict[str, Any]:
     ``threads``, ``work`` (``{"part", "parts"}`` for each job), ``first`` and ``last`` (dates) and ``hours`` besides.
     Raise the KustomerErrors of f.kustomer.errors.
     """
-    started = history_pace.now()
+    started = clock.now()
     given = start(auth, IMPORT, body, _RIGHT_TOGETHER).body
     with _opened(given) as file:
         plan, unused = _planned(given, file)
@@ -202,7 +202,7 @@ def main(auth: kustomer, body: "History") -> dict[str, Any]:
 
 
 def _opened(given: dict[str, Any]) -> BinaryIO:
-    return storage.read(given["file"]) if "file" in given else BytesIO(decoded(given["content"]))
+    return read(given["file"]) if "file" in given else BytesIO(decoded(given["content"]))
 
 
 def _name(given: dict[str, Any]) -> str:
@@ -218,7 +218,7 @@ def _planned(given: dict[str, Any], file: BinaryIO) -> tuple[Plan, list[str]]:
         columns, header = given.get("columns"), found.columns
         if problems := wrong_columns(columns, header):
             raise invalid([(f"body.{path}", what) for path, what in problems])
-        options = Options(given["app"], given.get("channel", ""), given.get("direction", ""), columns, header)
+        options = _options(given, header)
         for record in found:
             if record.value:
                 record.value.pop(WHY, None)
@@ -231,9 +231,13 @@ def _planned(given: dict[str, Any], file: BinaryIO) -> tuple[Plan, list[str]]:
     return plan, unused_columns(columns, header or [])
 
 
+def _options(given: dict[str, Any], header: list[str] | None) -> Options:
+    return Options(given["app"], given.get("channel", ""), given.get("direction", ""), given.get("columns"), header)
+
+
 def _key(auth: kustomer) -> Key:
     """Ask Kustomer what the key may do. Raise AccessDenied with all roles that it lacks."""
-    told = check_connection.main(auth)
+    told = check_key(auth)
     limit = told["limit"]["requests"] or SMALLEST_LIMIT
     if told["steps"] is None:
         return Key(False, limit)
@@ -280,7 +284,7 @@ def _result(plan: Plan, started: float, remarks: list[str]) -> dict[str, Any]:
         "customers": 0,
         "conversations": 0,
         "requests": 1,
-        "seconds": round(history_pace.now() - started, 1),
+        "seconds": round(clock.now() - started, 1),
         "problems": plan.problems(MAX_PROBLEMS),
         "remarks": remarks,
         "again": False,
@@ -345,7 +349,7 @@ def _about(given: dict[str, Any], file: BinaryIO) -> dict[str, Any]:
         return {}
     file.seek(0)
     digest = hashlib.sha256()
-    while chunk := file.read(storage.CHUNK_BYTES):
+    while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)
     names = ("app", "columns", "channel", "direction", "limit", "parts")
     return {"size": file.tell(), "sha256": digest.hexdigest(), **{name: given.get(name) for name in names}}
@@ -356,10 +360,13 @@ def _refused_lines(given: dict[str, Any], file: BinaryIO, plan: Plan) -> Iterato
     wanted = plan.refused()
     if "file" not in given or not wanted:
         return
-    for record in records(file, _name(given)):
+    found = records(file, _name(given))
+    options = _options(given, found.columns)
+    for record in found:
         if record.row in wanted:
             why = "; ".join(f"{each['path']} {each['title']}".strip() for each in plan.problems_of(record.row))
-            yield json.dumps({**(record.value or {}), WHY: f"row {record.row}: {why}"}, ensure_ascii=False)
+            row = as_json(record.value or {}, options)
+            yield json.dumps({**row, WHY: f"row {record.row}: {why}"}, ensure_ascii=False)
 
 
 class Progress:
@@ -377,7 +384,7 @@ class Progress:
         counts = self._plan.counts()
         rows = sum(counts.values())
         done = rows - counts["left"]
-        took = history_pace.now() - self._started
+        took = clock.now() - self._started
         to_go = took / done * counts["left"] if done else 0
         requests = "" if not self.pace or self.pace.remaining is None else f", {self.pace.remaining:,} requests left"
         log(f"{done:,} of {rows:,} rows{requests}, about {int(to_go // 60)} min {int(to_go % 60)} s to go")

@@ -6,7 +6,7 @@ asks nobody and changes nothing.
 
 import re
 from collections import Counter
-from typing import Annotated, Any, Required, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from f.kustomer.errors import invalid
 from f.kustomer.inputs import Field, check
@@ -27,20 +27,29 @@ Result = dict[str, Any]
 
 
 class Results(TypedDict, total=False):
-    """What the jobs of an import have returned."""
+    """What the jobs of an import have returned: all rounds of them to report on, or one, to see if another follows."""
 
-    check: Required[
-        Annotated[dict[str, Any], Field("What import_messages has returned with check on.", example={"rows": 300})]
+    check: Annotated[dict[str, Any], Field("What import_messages has returned with check on.", example={"rows": 300})]
+    rounds: Annotated[
+        list[dict[str, Any]],
+        Field("What this step has returned for each round.", example=[{"parts": [{"rows": 300, "created": 300}]}]),
     ]
-    rounds: Required[
-        Annotated[
-            list[dict[str, Any]],
-            Field(
-                "Rounds of running all parts: what each part has returned, or its error.",
-                example=[{"parts": [{"rows": 300, "created": 300}]}],
-            ),
-        ]
+    parts: Annotated[
+        list[dict[str, Any]],
+        Field(
+            "Instead of rounds: what each part has returned in this round, or its error.",
+            example=[{"rows": 300, "created": 300}],
+        ),
     ]
+
+
+def _one_or_all(results: dict[str, Any]) -> str | None:
+    if ("rounds" in results) == ("parts" in results):
+        return "must have either rounds, with a check, or parts"
+    return None if "parts" in results or "check" in results else "must have a check beside rounds"
+
+
+_RESULTS = Annotated[Results, Field(check=_one_or_all)]
 
 
 class ImportIncomplete(Exception):
@@ -54,24 +63,29 @@ class ImportIncomplete(Exception):
             setattr(self, status, counts[status])
 
 
-def main(body: "Results") -> dict[str, str]:
+def main(body: "Results") -> dict[str, Any]:
     """Report on an import: return ``{"md"}``, which Windmill shows as formatted text.
 
-    Raise ImportIncomplete with the same report when any row is refused, unknown or left.
+    Raise ImportIncomplete with the same report when any row is refused, unknown or left. For the parts of one round
+    return ``{"finished", "parts"}`` instead: whether no part would record more if it ran again, and what was given.
     """
-    given, _, problems = check(body, Results, limit=None)
+    given, _, problems = check(body, _RESULTS, limit=None)
     if problems:
         raise invalid(problems)
-    # A part that has recorded nothing is an empty object to a form, and yet a part.
-    parts = list(zip(*(each.get("parts", []) for each in body["rounds"]), strict=True))
+    if "parts" in given:
+        return {"finished": not any(part.get("again") for part in body["parts"]), "parts": body["parts"]}
+    return _reported(given["check"].get("rows", 0), [each.get("parts", []) for each in body["rounds"]])
+
+
+def _reported(rows: int, rounds: list[list[Result]]) -> dict[str, str]:
     counts, results, errors = Counter[str](), [], []
-    for runs in parts:
+    for runs in zip(*rounds, strict=True):
         found = [run for run in runs if "rows" in run]
         errors += [] if runs[-1] in found else [runs[-1].get("error") or {}]
         results += found[-1:]
         counts += _counted(found)
     # What a part that has failed would have counted is known from the check only.
-    counts["left"] += max(given["check"].get("rows", 0) - sum(counts.values()), 0)
+    counts["left"] += max(rows - sum(counts.values()), 0)
     report = _report(counts, results, errors)
     if counts["refused"] or counts["unknown"] or counts["left"]:
         raise ImportIncomplete(report, counts)

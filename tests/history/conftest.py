@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import history_pace, storage
+from f.kustomer import history_notes, import_messages, storage
 from f.kustomer.errors import FileNotRead
+from f.kustomer.history_pace import clock as import_clock
 from f.kustomer.import_messages import main
 from tests.standin.bulk import Bulk
 from tests.standin.kustomer import Kustomer
@@ -120,7 +121,7 @@ def server() -> Iterator[Kustomer]:
 
 
 @pytest.fixture
-def clock(server: Kustomer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def waited(server: Kustomer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits so far; each lets time pass on Kustomer's clock and on the import's, and on no other."""
     server.now = time.time
     server.advance(0)
@@ -133,12 +134,19 @@ def clock(server: Kustomer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         server.advance(seconds)
 
     monkeypatch.setattr(time, "sleep", sleep)
-    monkeypatch.setattr(history_pace, "now", lambda: at[0])
+    monkeypatch.setattr(import_clock, "now", lambda: at[0])
     return slept
 
 
+def store_in(monkeypatch: pytest.MonkeyPatch, read: Any, write: Any) -> None:
+    """Let the import read and write its files so."""
+    for module in (storage, import_messages, history_notes):
+        monkeypatch.setattr(module, "read", read)
+    monkeypatch.setattr(history_notes, "write", write)
+
+
 @pytest.fixture
-def site(server: Kustomer, clock: list[float], monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(server: Kustomer, waited: list[float], monkeypatch: pytest.MonkeyPatch) -> Site:
     """Kustomer as if it were new, and an empty storage: a dict, as many runs write to it many times."""
     server.clear()
     server.org_limit = 1_000_000
@@ -154,16 +162,14 @@ def site(server: Kustomer, clock: list[float], monkeypatch: pytest.MonkeyPatch) 
     def write(stored: Body, content: bytes, path: str = "") -> None:
         files[stored["s3"]] = content
 
-    monkeypatch.setattr(storage, "read", read)
-    monkeypatch.setattr(storage, "write", write)
+    store_in(monkeypatch, read, write)
     return Site(server, files)
 
 
 @pytest.fixture
 def workspace(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     """A workspace whose object storage takes the place of the dict, and whose job this process is."""
-    monkeypatch.setattr(storage, "read", READ)
-    monkeypatch.setattr(storage, "write", WRITE)
+    store_in(monkeypatch, READ, WRITE)
     with Workspace() as workspace:
         monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
         monkeypatch.setenv("WM_TOKEN", workspace.token)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -419,3 +420,42 @@ def test_a_server_that_answers_no_submit_leaves_the_rows_to_the_next_run(site: S
     assert "503" in result["remarks"][-1]
     assert site.run()["created"] == 6
     site.assert_once(rows)
+
+
+def test_parts_at_the_same_time_import_the_whole(site: Site) -> None:
+    """Workers don't know of each other: customers whom two of them make are made by one."""
+    rows = history(120, threads=40, customers=3)
+    site.put(rows)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda part: site.run(part=part, parts=4, fresh=True), range(4)))
+    assert sum(each["created"] for each in results) == 120
+    assert sum(each["customers"] for each in results) == 3
+    site.assert_once(rows)
+
+
+def test_a_long_thread_is_listed_to_its_end(site: Site) -> None:
+    """Page by page, so that none of its messages is recorded again."""
+    rows = history(450, threads=2)
+    site.put(rows)
+    site.run()
+    site.put([*rows, *({**row, "messageId": f"new-{row['messageId']}"} for row in rows[:3])])
+    result = site.run()
+    assert (result["already"], result["created"]) == (450, 3)
+
+
+def test_a_customer_with_two_spellings_is_looked_for_in_both(site: Site) -> None:
+    """Kustomer compares one spelling only, and would take the other one's for somebody new."""
+    rows = history(4, threads=2, customers=2)
+    for row, email in zip(rows, ["ada@münchen.example", "ada@xn--mnchen-3ya.example"] * 2, strict=True):
+        row["threadId"], row["email"] = email, email
+    site.put(rows[:1])
+    site.run()
+    (customer,) = site.kustomer.customers
+    customer["attributes"]["emails"][0]["email"] = "ada@münchen.example"
+    found = site.kustomer._records._found
+    found["customers", "email", "ada@münchen.example"] = customer
+    del found["customers", "email", "ada@xn--mnchen-3ya.example"]
+    site.put(rows)
+    result = site.run()
+    assert (result["created"], result["customers"]) == (3, 0)
+    assert len(site.kustomer.customers) == 1

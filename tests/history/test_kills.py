@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import client, history_import, history_plan, storage
+from f.kustomer import client, history_import, history_notes, history_plan
 from f.kustomer.wire import Reply, exchange
 from tests.history.conftest import Site, history
 from tests.standin.bulk import Bulk
@@ -49,8 +49,8 @@ class Death:
 @pytest.fixture
 def death(monkeypatch: pytest.MonkeyPatch, site: Site) -> Death:
     """What kills the import; requests and threads are few, as it runs many times."""
-    death = Death()
-    monkeypatch.setattr(storage, "write", death.at_each(storage.write, "note"))
+    death, write = Death(), vars(history_notes)["write"]
+    monkeypatch.setattr(history_notes, "write", death.at_each(write, "note"))
     monkeypatch.setattr(client, "exchange", death.at_each(exchange, "request"))
     monkeypatch.setattr(history_import, "WAVE", 3)
     monkeypatch.setattr(history_plan, "MAX_ITEMS", 4)
@@ -97,4 +97,41 @@ def test_whatever_kustomers_jobs_are_like(site: Site, death: Death, bulk: Bulk) 
     for when in deaths(site, death, "POST", fresh=True):
         result = site.run(fresh=True)
         assert result["created"] + result["already"] == len(ROWS), (when, result)
+        site.assert_once(ROWS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"app": "other"}, {"limit": 12}, {"parts": 3}, {"file": "corrected"}, {}],
+    ids=["app", "limit", "parts", "corrected file", "none"],
+)
+@pytest.mark.parametrize("later", [0, 60], ids=["at once", "a minute later"])
+def test_another_import_knows_what_a_killed_one_had_under_way(
+    site: Site, death: Death, change: Any, later: float
+) -> None:
+    """Somebody cancels, changes a setting or the file, and starts again at once, still saying that all is fresh."""
+    rows = [{**row, "text": "corrected"} if at == 3 else row for at, row in enumerate(ROWS)]
+    for when in deaths(site, death, "POST", fresh=True):
+        site.kustomer.advance(later)
+        if change.get("file"):
+            site.put(rows)
+        given = {name: each for name, each in change.items() if name != "file"}
+        results = [site.run(fresh=True, part=part, **given) for part in range(change.get("parts", 1))]
+        assert sum(each["created"] + each["already"] for each in results) >= (10 if "limit" in change else 16), when
+        assert max(site.recorded().values()) == 1, when
+        rest = site.run(fresh=True)
+        assert rest["created"] + rest["already"] == 16, when
+        site.put(ROWS)
+        assert sorted(site.recorded().values()) == [1] * 16
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["looking", "fresh"])
+def test_where_nothing_is_unique_a_killed_import_still_doubles_nothing(
+    site: Site, death: Death, fresh: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No page says that Kustomer refuses a second conversation, and customers may share addresses."""
+    monkeypatch.setitem(site.kustomer._unique, "customers", frozenset())
+    for when in deaths(site, death, "POST", fresh=fresh):
+        result = site.run(fresh=fresh)
+        assert result["created"] + result["already"] == len(ROWS), when
         site.assert_once(ROWS)

@@ -1,12 +1,12 @@
 """An import leaves the organisation's agents their share of the limit, ends in time, and shows how far it is."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
-from f.kustomer import history_pace
-from f.kustomer.history_pace import Pace, TimeIsUp
+from f.kustomer.history_pace import Pace, TimeIsUp, clock
 from tests.history.conftest import Site, history
 from tests.standin.bulk import Bulk
 from tests.standin.faults import Fault
@@ -37,12 +37,12 @@ def test_agents_keep_their_share(site: Site, keep: float, agents: int, tell_rese
     site.assert_once(rows)
 
 
-def test_the_share_that_is_free_is_used(site: Site, clock: list[float]) -> None:
+def test_the_share_that_is_free_is_used(site: Site, waited: list[float]) -> None:
     """An import that only waits would be safe, too: it must come near the rate that it may have."""
     site.put(history(1_000, threads=1_000, customers=50))
     site.kustomer.org_limit = 300
     result = site.run(keep=0.5)
-    a_minute = result["requests"] / (sum(clock) / 60)
+    a_minute = result["requests"] / (sum(waited) / 60)
     assert 110 <= a_minute <= 160
 
 
@@ -58,7 +58,7 @@ def test_a_limit_that_is_used_up_is_waited_for(site: Site) -> None:
     site.assert_once(rows)
 
 
-def test_a_limit_that_stays_used_up_ends_with_the_time_that_was_given(site: Site, clock: list[float]) -> None:
+def test_a_limit_that_stays_used_up_ends_with_the_time_that_was_given(site: Site, waited: list[float]) -> None:
     """What could not be sent is left."""
     site.put(history(20))
     site.kustomer.fault(*[Fault.answer(429, {"errors": []}, at="/v1/messages/bulk") for _ in range(500)])
@@ -66,20 +66,20 @@ def test_a_limit_that_stays_used_up_ends_with_the_time_that_was_given(site: Site
     site.kustomer._faults.clear()
     assert result["left"] == 20
     assert result["again"], "its conversations are made"
-    assert 400 < sum(clock) <= 600
+    assert 400 < sum(waited) <= 600
 
 
 @pytest.mark.parametrize("seconds", [5, 20, 60, 100])
-def test_a_part_ends_by_itself_and_goes_on_the_next_time(site: Site, clock: list[float], seconds: float) -> None:
+def test_a_part_ends_by_itself_and_goes_on_the_next_time(site: Site, waited: list[float], seconds: float) -> None:
     """Run again until it is done: each message once, and each run within its time."""
     rows = history(200, threads=50)
     site.put(rows)
     site.kustomer.jobs.bulk = Bulk(per_item=0.05)
     created, runs = 0, 0
     while True:
-        before = sum(clock)
+        before = sum(waited)
         result = site.run(seconds=seconds, fresh=True)
-        assert sum(clock) - before <= seconds + 5
+        assert sum(waited) - before <= seconds + 5
         created += result["created"]
         runs += 1
         if not result["left"] and not result["unknown"]:
@@ -91,12 +91,12 @@ def test_a_part_ends_by_itself_and_goes_on_the_next_time(site: Site, clock: list
     site.assert_once(rows)
 
 
-def test_a_sign_of_life_every_few_seconds(site: Site, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sign_of_life_every_few_seconds(site: Site, waited: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     """Rows done, of how many, requests left, time to go; not a line for each request."""
     site.put(history(1_000, threads=100))
     site.run()
     lines = capsys.readouterr().out.splitlines()
-    assert sum(clock) / 15 < len(lines) < sum(clock) / 4 + 10
+    assert sum(waited) / 15 < len(lines) < sum(waited) / 4 + 10
     assert "1,000 of 1,000 rows" in lines[-1]
     assert any("requests left" in line and "to go" in line for line in lines)
 
@@ -120,8 +120,8 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     def sleep(seconds: float) -> None:
         at[0] += seconds
 
-    monkeypatch.setattr(history_pace, "now", lambda: at[0])
-    monkeypatch.setattr(history_pace.time, "sleep", sleep)
+    monkeypatch.setattr(clock, "now", lambda: at[0])
+    monkeypatch.setattr(time, "sleep", sleep)
     return at
 
 

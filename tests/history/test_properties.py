@@ -8,6 +8,7 @@ import pytest
 
 from f.kustomer import client, history_import, history_plan
 from f.kustomer.errors import KustomerError
+from f.kustomer.wire import exchange
 from tests.history.conftest import Site, history
 from tests.history.test_kills import Death, KilledError
 from tests.standin.bulk import Bulk
@@ -80,7 +81,7 @@ def test_each_message_is_recorded_once_in_the_end(site: Site, seed: int, monkeyp
     monkeypatch.setattr(history_import, "WAVE", made.choice([2, 5, 500]))
     monkeypatch.setattr(history_plan, "MAX_ITEMS", made.choice([3, 10, 100]))
     death = Death()
-    monkeypatch.setattr(client, "exchange", death.at_each(client.exchange, "request"))
+    monkeypatch.setattr(client, "exchange", death.at_each(exchange, "request"))
     rows, right = wrong(history(made.randrange(1, 40), made.randrange(1, 9), made.randrange(1, 5), seed), made)
     site.put(rows)
     fresh, parts = made.random() < 0.5, made.choice([1, 1, 2])

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from f.kustomer.errors import InvalidInput
-from f.kustomer.import_history__flow.finished import main as finished
 from f.kustomer.import_report import ImportIncomplete, main
 from tests.history.conftest import Site, history
 
@@ -22,7 +21,7 @@ def report(*rounds: list[Any], rows: int | None = None) -> str:
     """The report on rounds of parts, whether it is an error or not."""
     known = sum(each.get("rows", 0) for each in rounds[-1]) if rows is None else rows
     try:
-        return main({"check": {"rows": known}, "rounds": [{"parts": each} for each in rounds]})["md"]
+        return str(main({"check": {"rows": known}, "rounds": [{"parts": each} for each in rounds]})["md"])
     except ImportIncomplete as error:
         return str(error)
 
@@ -101,7 +100,9 @@ def test_a_report_is_bounded() -> None:
     assert len(report([result(1_000, refused=999, problems=problems)])) < 20_000
 
 
-@pytest.mark.parametrize("body", [None, {}, {"check": {}}, {"check": {"rows": 1}, "rounds": "odd"}])
+@pytest.mark.parametrize(
+    "body", [None, {}, {"check": {"rows": 1}}, {"rounds": [{"parts": []}]}, {"check": {"rows": 1}, "rounds": "odd"}]
+)
 def test_what_is_no_result_is_told(body: Any) -> None:
     """As every step does."""
     with pytest.raises(InvalidInput):
@@ -111,8 +112,8 @@ def test_what_is_no_result_is_told(body: Any) -> None:
 def test_another_round_follows_while_it_records_more() -> None:
     """And what failed alone is no reason for one."""
     again, failed = result(10, left=6, again=True), {"error": {"message": "no"}}
-    assert finished([again, result(3)])["finished"] is False
-    assert finished([result(3), failed]) == {"finished": True, "parts": [result(3), failed]}
+    assert main({"parts": [again, result(3)]})["finished"] is False
+    assert main({"parts": [result(3), failed]}) == {"finished": True, "parts": [result(3), failed]}
 
 
 def test_what_an_import_returns_is_reported(site: Site) -> None:

@@ -215,13 +215,14 @@ def test_rehashing_gives_the_hashes_that_are_committed(own_repository: pathlib.P
 
 @pytest.mark.usefixtures("node")
 def test_windmill_reads_a_kustomer_key_and_leaves_the_body_to_us() -> None:
-    """Every step takes `auth` from a kustomer resource, and most a `body` whose form nobody infers."""
+    """Every step that asks Kustomer takes `auth` from a resource, and most a `body` whose form nobody infers."""
     steps = {str(file): source for file, source in _sources(windmill_cli.ROOT).items() if _has_main(source)}
     assert steps
     for step, parsed in windmill_cli.parse(steps).items():
         arguments = [(read["name"], read["typ"], read["has_default"]) for read in parsed["args"]]
-        assert arguments[0] == ("auth", {"resource": "kustomer"}, False), step
-        assert arguments[1:] in ([], [("body", "unknown", False)]), step
+        auth, body = ("auth", {"resource": "kustomer"}, False), ("body", "unknown", False)
+        assert arguments in ([auth], [auth, body], [body]), step
+        assert ("auth" in steps[step].partition("def main(")[2].partition(")")[0]) == (auth in arguments)
 
 
 def _deploy_twice(workspace: Workspace, repository: pathlib.Path, home: pathlib.Path) -> Deployments:

@@ -1,0 +1,163 @@
+"""Files of a row are there before its message; files of rows that were refused import once they are corrected."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+
+from f.kustomer.errors import InvalidInput
+from tests.history.conftest import KEY, Site, history
+from tests.standin.faults import Fault
+from tests.standin.kustomer import UPLOAD_PATH
+
+LINK = "https://files.acme.example/invoice.pdf"
+
+
+def attached(site: Site, message_id: str) -> list[str]:
+    """The names of a message's attachments."""
+    (found,) = [each for each in site.kustomer.messages if each["attributes"]["externalId"] == message_id]
+    return [each["name"] for each in found["attributes"].get("attachments", [])]
+
+
+def test_links_and_stored_files_are_attached(site: Site) -> None:
+    """Made before the message, which takes them along."""
+    rows: list[Any] = history(5, threads=2)
+    site.files["inbox/photo.png"] = b"\x89PNG\r\n" + b"x" * 5_000
+    rows[1]["files"] = [LINK, {"s3": "inbox/photo.png"}]
+    site.put(rows)
+    assert site.run()["created"] == 5
+    assert attached(site, rows[1]["messageId"]) == ["invoice.pdf", "photo.png"]
+    (stored,) = site.kustomer.files.values()
+    assert stored.size == 5_006
+    site.assert_once(rows)
+
+
+@pytest.mark.parametrize("broken", ["missing", "refused", "upload"])
+def test_a_file_that_fails_leaves_its_message_to_the_next_run(site: Site, broken: str) -> None:
+    """Not without its file; all others are recorded."""
+    rows: list[Any] = history(12, threads=2)
+    rows[4]["files"] = [LINK, {"s3": "inbox/photo.png"}]
+    if broken != "missing":
+        site.files["inbox/photo.png"] = b"hello"
+    site.put(rows)
+    if broken == "refused":
+        site.kustomer.fault(Fault.answer(400, {"errors": [{"message": "no such type"}]}, at="/v1/attachments"))
+    if broken == "upload":
+        site.kustomer.fault(Fault.answer(403, b"<Error><Code>AccessDenied</Code></Error>", at=UPLOAD_PATH))
+    result = site.run()
+    assert (result["created"], result["left"], result["refused"]) == (11, 1, 0)
+    (problem,) = result["problems"]
+    assert problem["row"] == 5
+    assert problem["path"] == ("files[0]" if broken == "refused" else "files[1]")
+    site.files["inbox/photo.png"] = b"hello"
+    again = site.run()
+    assert (again["created"], again["already"]) == (1, 11)
+    assert attached(site, rows[4]["messageId"]) == ["invoice.pdf", "photo.png"]
+    site.assert_once(rows)
+
+
+COLUMNS = {
+    "messageId": "Message",
+    "threadId": "Ticket",
+    "sentAt": "Created",
+    "email": "Requester",
+    "text": "Body",
+    "files": "Attachments",
+    "meta": "Headers",
+}
+
+
+def test_refused_rows_of_a_csv_import_once_they_are_corrected(site: Site) -> None:
+    """As lines of JSON, with the same settings: cells that hold a list or an object hold it there, too."""
+    text = io.StringIO()
+    table = csv.writer(text, delimiter=";")
+    table.writerow([*COLUMNS.values(), "Internal"])
+    table.writerow(["1", "t", "2020-01-31 09:30:00Z", "Ada@Example.com", 'Hello "you"\nand you', LINK, "", "x"])
+    headers = json.dumps({"a": 1})
+    table.writerow(["2", "t", "2020-01-31 09:31:00", "ada@example.com", "No zone", f"{LINK} {LINK}", headers, "x"])
+    site.files[KEY] = text.getvalue().encode()
+    given: Any = {"columns": COLUMNS, "channel": "email", "direction": "in"}
+    result = site.run(**given)
+    assert (result["created"], result["refused"]) == (1, 1)
+    assert "Columns of the file that are left aside: Internal." in result["remarks"]
+    refused = site.files[result["refused_rows"]].decode()
+    assert "Internal" not in refused
+    assert "row 3: sentAt has no zone" in refused, "as the spreadsheet counts, in which the quoted text takes one row"
+    site.files["corrected"] = refused.replace("09:31:00", "09:31:00Z").encode()
+    again = site.run(**given, file={"s3": "corrected"})
+    assert again["created"] == 1
+    (thread,) = site.timelines().values()
+    assert thread == ['Hello "you"\nand you', "No zone"]
+    assert attached(site, "2") == ["invoice.pdf"] * 2
+    assert site.kustomer.messages[-1]["attributes"]["meta"] == {"a": 1}
+
+
+def test_a_line_that_can_not_be_read_is_told_among_the_refused_ones(site: Site) -> None:
+    """With its number, as nothing of it can be written."""
+    rows = history(3)
+    site.put(rows)
+    site.files[KEY] = site.files[KEY] + b"{not json}\n[1]\n"
+    result = site.run()
+    assert (result["created"], result["refused"]) == (3, 2)
+    lines = [json.loads(line) for line in site.files[result["refused_rows"]].splitlines()]
+    assert [list(line) for line in lines] == [["_refused"]] * 2
+    assert [line["_refused"].partition(":")[0] for line in lines] == ["row 4", "row 5"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), (b"PK\x03\x04xl/workbook", "workbook"), (b"<html>", "web page"), (b"[\n{}]", "JSON array")],
+)
+def test_a_file_that_is_something_else_is_named_and_nothing_is_sent(site: Site, content: bytes, said: str) -> None:
+    """Not even a look at the key."""
+    site.files[KEY] = content
+    for check in (True, False):
+        with pytest.raises(InvalidInput, match=said) as raised:
+            site.run(check=check)
+        assert raised.value.errors[0]["path"] == "body.file"
+    assert site.kustomer.requests == []
+
+
+def test_a_header_alone_is_no_rows(site: Site) -> None:
+    """And no error."""
+    site.files[KEY] = b"messageId,threadId,sentAt,email,text,direction,channel\n"
+    assert site.run()["rows"] == 0
+    assert site.run(check=True)["work"] == [{"part": 0, "parts": 1}]
+
+
+def test_all_wrong_columns_are_told_at_once(site: Site) -> None:
+    """By the names of the form, with the column that is likely meant."""
+    site.files[KEY] = b"Message ID;Ticket;Date;Mail\n1;2;3;4\n"
+    with pytest.raises(InvalidInput) as raised:
+        site.run(
+            columns={"messageId": "Mesage ID", "threadId": "Tiket", "sentAt": "Date", "email": "Mail", "text": "x"}
+        )
+    paths = [each["path"] for each in raised.value.errors]
+    assert paths == ["body.columns.messageId", "body.columns.threadId", "body.columns.text"]
+    assert "'Message ID'" in str(raised.value)
+    assert site.kustomer.requests == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"content": "e30="}, "one of file and content"),
+        ({"file": None}, "one of file and content, not none"),
+        ({"part": 2, "parts": 2}, "part below parts"),
+        ({"keep": 1}, "keep"),
+        ({"limit": 0}, "limit"),
+        ({"app": ""}, "app is missing"),
+        ({"file": None, "content": "e30=", "fresh": True}, "fresh"),
+        ({"file": None, "content": "%%"}, "base64"),
+        ({"chanel": "email"}, "did you mean 'channel'"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_the_settings_is_told(site: Site, given: Any, said: str) -> None:
+    """Before anything is read or sent."""
+    site.put(history(1))
+    with pytest.raises(InvalidInput, match=said):
+        site.run(**{"file": {"s3": KEY}, **given})
+    assert site.kustomer.requests == []
