@@ -308,7 +308,19 @@ class _PlainConnection(_Connection, HTTPConnection):  # type: ignore[misc]
 
 
 class _TlsConnection(_Connection, HTTPSConnection):  # type: ignore[misc]
-    pass
+    def _connect_tls_proxy(self, hostname: str, sock: Any) -> Any:
+        """Connect to a proxy by TLS. What urllib3 reads within it, it reads in many steps, each in the whole time."""
+        outer: Any = super()._connect_tls_proxy(hostname, sock)
+
+        def in_time(use: Callable[..., Any]) -> Callable[..., Any]:
+            def used(*arguments: Any) -> Any:
+                outer.settimeout(self.seconds_left())
+                return use(*arguments)
+
+            return used
+
+        outer.recv, outer.sendall = in_time(outer.recv), in_time(outer.sendall)
+        return outer
 
 
 class _Adapter(HTTPAdapter):

@@ -35,6 +35,7 @@ from tests.standin.kustomer import Fault, Kustomer
 Problem = type[KustomerError]
 
 EXTERNAL_ID = {"externalId": "order-1042"}
+DRIP = 0.02  # seconds between two bytes
 UNKNOWN = "It is unknown whether the message was recorded: it may be on the timeline."
 
 with_and_without_external_id = pytest.mark.parametrize("extra", [{}, EXTERNAL_ID], ids=["no externalId", "externalId"])
@@ -137,6 +138,36 @@ def relay(one: socket.socket, other: socket.socket) -> None:
             if not data:
                 return
             to[ready].sendall(data)
+
+
+def secure_proxy(context: ssl.SSLContext, port: int, drips: Callable[[], bool]) -> Callable[[Raw, socket.socket], None]:
+    """A proxy that is reached by TLS, and connects to that port; what comes back drips while ``drips`` says so."""
+
+    def say(raw: Raw, connection: socket.socket) -> None:
+        with (
+            context.wrap_socket(connection, server_side=True) as secure,
+            socket.create_connection(("127.0.0.1", port)) as target,
+        ):
+            raw.request(secure)
+            secure.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            forward = threading.Thread(target=pass_on, args=(secure, target))
+            forward.start()
+            pass_on(target, secure, drips)
+            secure.shutdown(socket.SHUT_RDWR)
+            forward.join()
+
+    return say
+
+
+def pass_on(source: socket.socket, target: socket.socket, drips: Callable[[], bool] = lambda: False) -> None:
+    """Passes bytes on one way until either end closes."""
+    with suppress(OSError):
+        while data := source.recv(65_536):
+            size = 1 if drips() else len(data)
+            for at in range(0, len(data), size):
+                target.sendall(data[at : at + size])
+                threading.Event().wait(DRIP if drips() else 0)
+        target.shutdown(socket.SHUT_RDWR)
 
 
 def port_of(kustomer: Kustomer) -> int:
@@ -599,6 +630,39 @@ def test_a_connection_that_breaks_behind_a_proxy_is_unknown(
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         error = run(message).failed
     assert (type(error), error.outcome, error.retryable) == (NoAnswer, "unknown", False)
+
+
+@over_tls
+@pytest.mark.usefixtures("trusted")
+def test_a_proxy_may_be_reached_by_tls(
+    kustomer: Kustomer, run: Step, message: Body, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then there is TLS within TLS, also to the end of an answer that is the connection's last."""
+    with Raw(secure_proxy(tls_for(ca, "localhost"), port_of(kustomer), lambda: False)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
+        assert run(message | EXTERNAL_ID).id == run(message | EXTERNAL_ID).id
+        assert len({seen.connection for seen in kustomer.requests}) == 1
+        kustomer.fault(Fault.answer(201, {"data": {"id": "7"}}, {"Connection": "close"}))
+        assert main({"apiKey": kustomer.keys["full"], "baseUrl": kustomer.url}, message)["data"] == {"id": "7"}  # type: ignore[arg-type]
+
+
+@over_tls
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize("part", ["handshake", "answer"])
+def test_a_proxy_that_is_reached_by_tls_gives_nothing_more_time(
+    kustomer: Kustomer, run: Step, message: Body, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """However slowly the bytes of the TLS within come."""
+    monkeypatch.setattr(wire, "CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(wire, "READ_SECONDS", 0.5)
+    drips = {"handshake": lambda: True, "answer": lambda: bool(kustomer.requests)}[part]
+    with Raw(secure_proxy(tls_for(ca, "localhost"), port_of(kustomer), drips)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://localhost:{proxy.port}")
+        started = time.monotonic()
+        error = run(message).failed
+        assert time.monotonic() - started < 3
+    problem = {"handshake": (CannotConnect, "not_sent"), "answer": (NoAnswer, "unknown")}[part]
+    assert (type(error), error.outcome) == problem
 
 
 @with_and_without_external_id
