@@ -174,7 +174,7 @@ class _Connection:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.response_class = functools.partial(_Response, connection=self)
-        self.bytes_left_over = False
+        self.bytes_left_over = self.broke_off = False
         self._used_at, self._process = 0.0, 0
         self._ends, self._is_file = 0.0, False
         self._sent = self._sent_in_time = 0
@@ -207,13 +207,14 @@ class _Connection:
         """Send a request. Raise a Failure with a NoAnswer, but where an early answer may be there to read."""
         if self.is_closed:  # a failure to connect is never taken for one after it
             self.connect()
-        self.bytes_left_over = False
+        self.bytes_left_over = self.broke_off = False
         self._is_file = body is not None and not isinstance(body, bytes)
         self._sent = 0
         self._start_clock()
         try:
             super().request(method, url, body=body, **kwargs)  # type: ignore[misc]
         except (BrokenPipeError, ConnectionResetError):
+            self.broke_off = True
             raise  # urllib3 reads on
         except Exception as error:
             raise self._broken(error) from None
@@ -362,6 +363,9 @@ def exchange(method: str, url: str, headers: dict[str, str], body: Any = None) -
         raise Failure(NotTrusted, "the file of trusted certificates can't be read") from None
     # At the end of the body urllib3 would give the connection to others before anybody has looked at the answer.
     connection, pool, response._pool = response.connection, response._pool, None
+    if connection.broke_off and response.status < 300:  # only a refusal can do without the rest
+        connection.close()
+        raise Failure(NoAnswer, "the connection broke before the whole request was sent")
     return Reply(response.status, response.headers, connection.read(response), connection, pool)
 
 

@@ -1,14 +1,20 @@
 """Each job gets its own answer or an error: a connection is kept after a whole, well-formed answer and no other."""
 
+import base64
 import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
+from f.kustomer.errors import NoAnswer
+from f.kustomer.upload_attachment import main as upload
+from tests.conftest import Body
 from tests.standin import worker
 from tests.standin.adversary import Adversary, Stage, Step, answer, created, hold, made, read, send, wait
+from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
+from tests.test_upload_attachment import place
 
 FIRST, STRAY, SECOND = (f"65a1b2c3d4e5f60718293a4{digit}" for digit in "abc")
 
@@ -207,3 +213,15 @@ def test_an_odd_answer_to_a_look_up_is_the_connection_s_last(
     assert job(dedicated, stage, "first", externalId="order-1")[0] == "OddAnswer"
     assert job(dedicated, stage, "second")[0] == SECOND
     assert [each.data.split()[0] for each in stage.requests] == [b"GET", b"POST"]
+
+
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
+def test_a_success_before_the_whole_file_has_left_is_none(
+    kustomer: Kustomer, auth: Body, adversary: Adversary, status: str
+) -> None:
+    """It can't be the answer to a file of which the host has not read the rest."""
+    stage = adversary.play([wait(0.05), send(head(f"HTTP/1.1 {status}"))])
+    kustomer.fault(place(stage.url))
+    with pytest.raises(NoAnswer) as caught:
+        upload(auth, {"content": base64.b64encode(bytes(12_000_000)).decode()})  # type: ignore[arg-type]
+    assert (caught.value.outcome, caught.value.retryable, caught.value.attempts) == ("unknown", True, 4)
