@@ -259,6 +259,7 @@ def _record(run: Run, event: dict[str, Any], files: list[str], keys: Keys) -> di
         so_far = f"So far this run has made {' and '.join(made)}, which running it again finds." if made else ""
         error.args = (" ".join(filter(None, (str(error), before, so_far))),)
         error.attempts = run.requests
+        error.outcome = "not_sent" if before else error.outcome
         raise
     return {
         "message": {"id": answer["data"]["id"], "created": new},

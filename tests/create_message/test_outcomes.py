@@ -23,8 +23,9 @@ from f.kustomer.errors import (
     ServerFailed,
     reasons,
 )
+from f.kustomer.record_message import main as record
 from tests.conftest import Body, Run, Step
-from tests.standin.kustomer import Fault, Kustomer
+from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
 
 Problem = type[KustomerError]
 
@@ -810,6 +811,24 @@ def reason(code: str | None, title: str | None, detail: str | None, path: str | 
 def test_reasons_are_read_from_either_shape(data: Any, expected: list[dict[str, str | None]]) -> None:
     """All of them, in order, as text or None."""
     assert reasons(data) == expected
+
+
+PLACES = ["/v1/customers", "/v1/conversations", "/v1/attachments", UPLOAD_PATH]
+
+
+@pytest.mark.parametrize("status", [400, 503])
+@pytest.mark.parametrize("place", PLACES)
+def test_what_a_message_needs_says_nothing_of_the_message(
+    kustomer: Kustomer, auth: Body, place: str, status: int
+) -> None:
+    """Whatever became of a customer, a conversation or a file: the message was not sent."""
+    kustomer.fault(*[Fault.answer(status, at=place)] * 4)
+    event = {"channel": "email", "messageId": "1", "email": "grace@example.com", "files": [{"content": "AAAA"}]}
+    with pytest.raises(KustomerError) as caught:
+        record(auth, event)  # type: ignore[arg-type]
+    error = caught.value
+    assert (error.outcome, error.retryable, kustomer.posts) == ("not_sent", status == 503, [])
+    assert "This run did not send the message." in str(error)
 
 
 JSON_VALUES = st.recursive(
