@@ -11,6 +11,7 @@ import io
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from f.kustomer.errors import LONGEST_REASON, FileNotRead, FileNotWritten, KustomerError
@@ -28,20 +29,26 @@ def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
     """
     import wmill  # a tenth of a second, which only a file from the storage pays
 
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    file: Any = None
 
     def copy() -> None:
+        nonlocal file
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
         windmill.client.event_hooks = {"response": [_refuse]}
         with windmill.client, windmill.load_s3_file_reader(wmill.S3Object(stored), None) as reader:
             while chunk := reader.read1(CHUNK_BYTES):
                 file.write(chunk)
+        file.flush()
 
-    if error := _watched(copy, file.tell):
-        file.close()
+    if error := _watched(copy, lambda: file.tell() if file else 0):
+        with suppress(OSError):  # a full disk is told twice
+            if file:
+                file.close()
         raise _failure(FileNotRead, "read from", error, path)
     file.seek(0)
-    return file
+    copied: BinaryIO = file
+    return copied
 
 
 def write(stored: dict[str, Any], content: bytes, path: str = "body.file") -> None:
@@ -108,7 +115,9 @@ def _failure(kind: type[KustomerError], done_verb: str, error: Exception, path: 
     error = error.__cause__ if isinstance(error.__cause__, Exception) else error
     # What the libraries say may quote the token, so that only our own words and the server's are told.
     status = error.status if isinstance(error, _Refusal) else None
-    said = " ".join(str(error).split())[:LONGEST_REASON] if isinstance(error, (_Refusal, TimeoutError)) else ""
+    disk = f"the worker's disk: {error.strerror}" if isinstance(error, OSError) and error.strerror else ""
+    said = disk or (str(error) if isinstance(error, (_Refusal, TimeoutError)) else "")
+    said = "".join(each if each.isprintable() else " " for each in " ".join(said.split()))[:LONGEST_REASON]
     passing = status >= 500 or status == 429 if status else not isinstance(error, (AssertionError, ValueError))
     name = "refused" if status else type(error).__name__
     text = (

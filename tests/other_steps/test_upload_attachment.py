@@ -8,10 +8,12 @@ import hashlib
 import http.client
 import io
 import json
+import pathlib
 import re
 import socket
 import ssl
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -39,6 +41,7 @@ from f.kustomer.errors import (
 from f.kustomer.upload_attachment import CHUNK_BYTES, content_type, main
 from tests.conftest import Body
 from tests.standin import worker
+from tests.standin.adversary import Adversary, answer, read, send
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer, StoredFile
 from tests.standin.windmill import Workspace
 from tests.standin.windmill_storage import StorageFault, sha256_of
@@ -688,6 +691,38 @@ def test_a_file_that_cannot_be_read_is_not_sent(storage: Workspace, run: Step, n
     assert ("Running the step again is safe." in str(error)) is retryable
     assert [each["path"] for each in error.errors] == ["body.file"]
     assert run(FILE).file.head == CONTENT
+
+
+def test_a_disk_without_a_folder_for_files_is_told(
+    storage: Workspace, run: Step, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The file is there, and the worker has no place for it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    error = run(FILE).failed
+    assert (type(error), error.outcome, error.retryable) == (FileNotRead, "not_sent", True)
+    assert "(the worker's disk: No such file or directory)" in str(error)
+    assert storage.requests == []
+
+
+@pytest.mark.parametrize("size", [1, 2 * CHUNK_BYTES], ids=["in the last bytes", "on the way"])
+def test_a_disk_that_is_full_is_told(storage: Workspace, run: Step, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Whenever that shows."""
+    storage.store("dump", size)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
+    error = run({"file": {"s3": "dump"}}).failed
+    assert (type(error), error.outcome, error.retryable) == (FileNotRead, "not_sent", True)
+    assert "(the worker's disk: No space left on device)" in str(error)
+
+
+def test_a_storage_s_words_are_made_fit_for_an_error(
+    storage: Workspace, run: Step, monkeypatch: pytest.MonkeyPatch, adversary: Adversary
+) -> None:
+    """Windmill can't store a NUL."""
+    stage = adversary.play([read(), send(answer("500 Internal Server Error", b"no\0file\x1b[31m"))])
+    monkeypatch.setenv("BASE_INTERNAL_URL", stage.url)
+    error = run(FILE).failed
+    assert (type(error), error.errors[0]["detail"]) == (FileNotRead, "no file [31m")
+    assert str(error).isprintable()
 
 
 def test_a_storage_that_hangs_is_given_up(storage: Workspace, run: Step, monkeypatch: pytest.MonkeyPatch) -> None:
