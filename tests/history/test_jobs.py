@@ -123,7 +123,7 @@ def test_a_submit_that_is_carried_out_late_doubles_nothing(site: Site, at: str) 
         Bulk(kept=0),
         Bulk(batches_kept=0),
     ],
-    ids=str,
+    ids=["at once", "late", "slow", "no results", "flat", "shuffled", "forgotten", "batches forgotten"],
 )
 @pytest.mark.parametrize("fresh", [False, True])
 def test_whatever_jobs_are_like_each_message_is_recorded_once(site: Site, bulk: Bulk, fresh: bool) -> None:

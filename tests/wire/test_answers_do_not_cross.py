@@ -10,11 +10,11 @@ import pytest
 from f.kustomer.errors import NoAnswer
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body
+from tests.other_steps.test_upload_attachment import place
 from tests.standin import worker
 from tests.standin.adversary import Adversary, Stage, Step, answer, created, hold, made, read, send, wait
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
-from tests.test_upload_attachment import place
 
 FIRST, STRAY, SECOND = (f"65a1b2c3d4e5f60718293a4{digit}" for digit in "abc")
 
