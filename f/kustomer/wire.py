@@ -23,6 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import DecodeError
 from urllib3.exceptions import SSLError as CertificatesNotRead
 from urllib3.util import parse_url
+from urllib3.util.ssltransport import SSLTransport
 
 from f.kustomer.errors import BadProxy, CannotConnect, KustomerError, NoAnswer, NotTrusted, OddAnswer
 
@@ -191,7 +192,8 @@ class _Connection:
         """Whether a next request may use this connection; urllib3 asks before it does."""
         fresh = time.monotonic() - self._used_at < IDLE_SECONDS
         # After a fork two processes would read each other's answers.
-        return fresh and self._process == os.getpid() and super().is_connected  # type: ignore[misc]
+        unused = fresh and self._process == os.getpid() and not _held_by_tls(self.sock)
+        return unused and super().is_connected  # type: ignore[misc]
 
     def connect(self) -> None:
         """Connect. Raise a Failure with a CannotConnect, and nothing else."""
@@ -367,6 +369,13 @@ def exchange(method: str, url: str, headers: dict[str, str], body: Any = None) -
         connection.close()
         raise Failure(NoAnswer, "the connection broke before the whole request was sent")
     return Reply(response.status, response.headers, connection.read(response), connection, pool)
+
+
+def _held_by_tls(sock: Any) -> int:
+    """Count the bytes that have come and that nobody can see waiting, as they are in TLS's own memory."""
+    if isinstance(sock, SSLTransport):  # within the TLS of a proxy
+        return sock.sslobj.pending() + sock.incoming.pending + _held_by_tls(sock.socket)
+    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
 
 
 def _not_connected(error: Exception) -> Failure:

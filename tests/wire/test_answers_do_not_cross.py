@@ -3,10 +3,13 @@
 import base64
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import trustme
 
+from f.kustomer.create_message import main
 from f.kustomer.errors import NoAnswer
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body
@@ -225,3 +228,22 @@ def test_a_success_before_the_whole_file_has_left_is_none(
     with pytest.raises(NoAnswer) as caught:
         upload(auth, {"content": base64.b64encode(bytes(12_000_000)).decode()})  # type: ignore[arg-type]
     assert (caught.value.outcome, caught.value.retryable, caught.value.attempts) == ("unknown", True, 4)
+
+
+@pytest.mark.parametrize("size", [8191, 8192, 8193])
+def test_what_tls_holds_of_a_further_answer_is_not_taken_for_the_next(
+    adversary: Adversary, message: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Also where an answer ends with what is read at once, and the rest of its TLS record is more of it."""
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    long = answer("201 Created", JSON.ljust(size - len(CREATED) + len(JSON) - 2))
+    assert len(long) == size
+    then = [read(), send(created(SECOND)), hold()]
+    scripts = [read(), send(long + created(STRAY)), *then], then
+    stage = adversary.play(*scripts, tls=tmp_path / "server.pem")
+    auth: Any = {"apiKey": "a-key-of-no-importance", "baseUrl": f"https://localhost:{stage.port}"}
+    assert [main(auth, message)["data"]["id"] for _ in range(2)] == [FIRST, SECOND]  # type: ignore[arg-type]
