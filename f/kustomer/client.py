@@ -331,7 +331,7 @@ class Run:
         self._budget_left = BUDGET_SECONDS
         self._outcome: Outcome = "not_sent"
         self._lookup_keys = ""  # what a next run looks for, where it can
-        self._looked_at = -math.inf
+        self._looked: tuple[str, Keys, float] = "", (), -math.inf  # where, for what, and when, in vain
 
     @property
     def requests(self) -> int:
@@ -391,7 +391,7 @@ class Run:
             look_up = self._look_for(name, f"{path}/{name}={quoted}", differs)
             if look_up.found or look_up.not_allowed:
                 return look_up
-        self._looked_at = time.monotonic()
+        self._looked = path, keys, time.monotonic()
         return ABSENT
 
     def create(
@@ -403,7 +403,7 @@ class Run:
         sent again, but for what may be there twice. Raise KustomerError.
         """
         self._lookup_keys = " or ".join(dict.fromkeys(name for name, _ in keys))
-        if not self._has_just_looked():
+        if not self._has_just_looked(path, keys):
             before = self.look(path, keys, differs)
             if before.found:
                 return before.found, False
@@ -450,12 +450,13 @@ class Run:
             raise host._error(answer)
         log(f"{answer.status}, file uploaded, {self._job.spent}")
 
-    def _has_just_looked(self) -> bool:
-        return time.monotonic() - self._looked_at <= FRESH_SECONDS
+    def _has_just_looked(self, path: str, keys: Keys) -> bool:
+        where, what, when = self._looked
+        return (where, what) == (path, keys) and time.monotonic() - when <= FRESH_SECONDS
 
     def _since(self, path: str, keys: Keys, differs: Differs | None) -> Answer | None:
         """Look again where that was long ago: the answer without a status is what somebody else has made since."""
-        found = None if self._has_just_looked() else self.look(path, keys, differs).found
+        found = None if self._has_just_looked(path, keys) else self.look(path, keys, differs).found
         return Answer(None, data=found) if found else None
 
     def _signed(

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from f.kustomer.client import start
 from f.kustomer.create_message import main as create
+from f.kustomer.errors import RecordKind
 from f.kustomer.record_message import main as record
 from tests.conftest import Body, Step
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
@@ -79,3 +81,12 @@ def test_a_limit_that_was_waited_out_shortly_costs_no_look_up(
     kustomer.fault(Fault.answer(429, headers={"Retry-After": "1"}))
     assert run({**message, "externalId": "<CAF1044@mail.acme.example>"}).stored == 1
     assert (len(waits), [seen.method for seen in kustomer.requests]) == (1, ["GET", "POST", "POST"])
+
+
+def test_what_was_looked_for_is_no_look_for_another(kustomer: Kustomer, auth: Body) -> None:
+    """One run may make several things."""
+    run = start(auth, RecordKind("conversation"))
+    for name in ("1", "2"):
+        body = {"customer": kustomer.customer, "externalId": name}
+        assert run.create("/v1/conversations", [("externalId", name)], body=body)[1]
+    assert [seen.method for seen in kustomer.requests] == ["GET", "POST", "GET", "POST"]
