@@ -419,13 +419,13 @@ def differences(found: dict[str, Any], message: dict[str, Any]) -> list[str]:
 
 
 def rewritten(found: dict[str, Any], message: dict[str, Any]) -> list[str]:
-    """Name of ``preview`` and ``sentAt`` what is another one in the message found under an externalId."""
-    there = {name: dig(found, "attributes", name) for name in ("preview", "sentAt")}
-    same = {"preview": lambda text: " ".join(text.split()), "sentAt": _second}
+    """Name what was written, attached or sent otherwise in the message found under an externalId."""
+    same = {"preview": _words, "subject": _words, "sentAt": _second, "attachments": _names}
+    there = {name: same[name](dig(found, "attributes", name)) for name in same}
     return [
         name
-        for name, text in there.items()
-        if isinstance(text, str) and name in message and same[name](text) != same[name](message[name])
+        for name, value in there.items()
+        if value is not None and name in message and value != same[name](message[name])
     ]
 
 
@@ -434,9 +434,22 @@ def related(found: dict[str, Any], name: str) -> str:
     return str(dig(found, "relationships", name, "data", "id") or "").lower()
 
 
-def _second(moment: str) -> datetime | None:
+def _words(text: Any) -> list[str] | None:
+    """Return the words of a text, as not every channel keeps its blanks; None for what is none."""
+    return text.split() if isinstance(text, str) else None
+
+
+def _second(moment: Any) -> datetime | None:
     """Return a moment without the fractions of its second, which not every channel keeps; None for what is none."""
     try:
         return datetime.fromisoformat(moment.upper()).replace(microsecond=0)
-    except ValueError:
+    except (AttributeError, ValueError):
         return None
+
+
+def _names(attachments: Any) -> list[str] | None:
+    """Return the names of attachments, in any order; None for what is no list of them."""
+    if not isinstance(attachments, list):
+        return None
+    names = [name for each in attachments if isinstance(name := dig(each, "name"), str)]
+    return sorted(names) if len(names) == len(attachments) else None

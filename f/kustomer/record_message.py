@@ -203,13 +203,13 @@ def main(auth: kustomer, body: "Event") -> dict[str, Any]:
     keys = [("externalId", event["messageId"])]
     look_up = run.look("/v1/messages", keys, lambda found, message: _others(run, event, found, message))
     if look_up.found:
-        return _was_there(look_up.found["data"])
+        return _was_there(look_up.found["data"], event)
     return _record(run, event, files, () if look_up.not_allowed else keys)
 
 
 def _others(run: Run, event: dict[str, Any], found: dict[str, Any], message: dict[str, Any]) -> list[str]:
     """Name the fields in which the message found under a messageId is somebody else's, or of another thread."""
-    other, changed = differences(found, message), rewritten(found, message)
+    other, changed = differences(found, message), rewritten(found, {**message, **_attached(event)})
     if other or not changed:
         return other
     customer = customer_of(event)
@@ -224,7 +224,9 @@ def _others(run: Run, event: dict[str, Any], found: dict[str, Any], message: dic
     return ["conversation", *changed] if where.lower() != related(found, "conversation") else []
 
 
-def _was_there(found: dict[str, Any]) -> dict[str, Any]:
+def _was_there(found: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
+    if rewritten(found, _attached(event)):
+        log("the message has other files than those given, of which none is added")
     belongs = {name: dig(found, "relationships", name, "data", "id") for name in ("conversation", "customer")}
     return {
         "message": {"id": found["id"], "created": False},
@@ -331,6 +333,11 @@ def texts_of(event: dict[str, Any]) -> list[str]:
         texts += [value] if isinstance(value, str) else []
         rest += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
     return texts
+
+
+def _attached(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the attachments of a message as far as they are known before they are made; nothing without files."""
+    return {"attachments": [_foreseen(file) for file in event["files"]]} if "files" in event else {}
 
 
 def _foreseen(file: dict[str, Any]) -> dict[str, Any]:

@@ -9,10 +9,16 @@ from tests.stand_ins.test_kustomer import create
 from tests.standin.kustomer import Kustomer
 
 ID = {"externalId": "m1", "sentAt": "2026-01-31T09:30:00Z"}
-CHANGES: Body = {"preview": "Quite another text", "sentAt": "2026-02-01T09:30:00Z"}
+FILE = {"_id": "a" * 24, "name": "lamp.jpg", "contentType": "image/jpeg", "contentLength": 5}
+CHANGES: Body = {
+    "preview": "Quite another text",
+    "subject": "Quite another subject",
+    "sentAt": "2026-02-01T09:30:00Z",
+    "attachments": [FILE],
+}
 
 
-@pytest.mark.parametrize("changed", [["preview"], ["sentAt"], ["preview", "sentAt"]], ids=str)
+@pytest.mark.parametrize("changed", [["preview"], ["subject"], ["sentAt"], ["preview", "sentAt"]], ids=str)
 def test_another_customer_s_other_message_is_a_conflict(
     kustomer: Kustomer, run: Step, message: Body, changed: list[str]
 ) -> None:
@@ -50,9 +56,19 @@ def test_merged_customer_or_edited_text_alone_makes_no_other_message(
         ({"sentAt": "2026-01-31T09:30:00Z"}, {"sentAt": "2026-01-31T09:30:01Z"}, ["sentAt"]),
         ({"sentAt": 5}, {"sentAt": "2026-01-31T09:30:01Z"}, []),
         ({"preview": ["a"]}, {"preview": "b"}, []),
+        ({"subject": " Re:  a"}, {"subject": "Re: a"}, []),
+        ({"subject": "a"}, {"subject": "b"}, ["subject"]),
+        ({"sentAt": "soon"}, {"sentAt": "2026-01-31T09:30:00Z"}, []),
+        ({"attachments": [FILE, FILE | {"name": "b"}]}, {"attachments": [{"name": "b"}, {"name": "lamp.jpg"}]}, []),
+        ({"attachments": [FILE]}, {"attachments": [FILE | {"name": "b"}]}, ["attachments"]),
+        ({"attachments": []}, {"attachments": [FILE]}, ["attachments"]),
+        ({"attachments": [FILE]}, {}, []),
+        ({}, {"attachments": [FILE]}, []),
+        ({"attachments": ["a" * 24]}, {"attachments": [FILE]}, []),
+        ({"attachments": FILE}, {"attachments": [FILE]}, []),
     ],
 )
-def test_what_is_compared_is_what_was_written_and_when(there: Body, given: Body, other: list[str]) -> None:
+def test_what_is_compared_is_what_was_written_and_attached_and_when(there: Body, given: Body, other: list[str]) -> None:
     """Whatever the channel or Kustomer makes of blanks and of fractions of a second."""
     assert rewritten({"attributes": there}, given) == other
 

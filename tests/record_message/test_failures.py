@@ -342,6 +342,32 @@ def test_somebody_else_s_message_is_a_conflict(
     assert len(kustomer.messages) == (2 if known else 1)
 
 
+@pytest.mark.parametrize("name", ["subject", "files"])
+def test_somebody_else_s_message_without_a_text_is_a_conflict(
+    kustomer: Organisation, auth: Body, email: Body, name: str
+) -> None:
+    """A photo in a chat whose ids count anew is not lost, and neither is a mail with nothing but a subject."""
+    bare = {field: email[field] for field in ("channel", "messageId", "email", name)}
+    main(auth, bare)  # type: ignore[arg-type]
+    other = {"subject": "Quite another one", "files": ["https://files.acme.example/photo.jpg"]}[name]
+    error = must_fail(auth, bare | {"email": OTHER["email"], name: other})
+    assert (type(error), error.outcome, len(kustomer.messages)) == (Conflict, "not_sent", 1)
+    assert f"another customer and another {'attachments' if name == 'files' else name}" in str(error)
+
+
+def test_message_that_is_delivered_again_with_other_files_is_there_and_the_log_says_so(
+    kustomer: Organisation, auth: Body, email: Body, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is added to what is recorded, and the same files are worth no word."""
+    first = main(auth, email)  # type: ignore[arg-type]
+    assert main(auth, email)["message"]["created"] is False  # type: ignore[arg-type]
+    assert "other files" not in capsys.readouterr().out
+    more = [*email["files"], "https://files.acme.example/photo.jpg"]
+    again = main(auth, email | {"files": more})  # type: ignore[arg-type]
+    assert (again["message"]["id"], again["attachments"]) == (first["message"]["id"], first["attachments"])
+    assert "the message has other files than those given, of which none is added" in capsys.readouterr().out
+
+
 def test_somebody_else_s_message_that_comes_in_between_is_a_conflict(
     kustomer: Organisation, auth: Body, email: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
