@@ -326,7 +326,7 @@ def explain(
     retryable = may_retry(answer, kind, outcome, bool(lookup_keys), said)
     problem = answer.problem or OddAnswer
     text = (
-        _head(answer, sought, said, kind.server),
+        _head(answer, kind, sought, said),
         _happened(outcome, kind, bool(lookup_keys)),
         _advice(problem, _situations(answer, sought, said, kind.server), kind, sought),
         _again(outcome, retryable, lookup_keys, asked, kind),
@@ -345,8 +345,9 @@ def explain(
     )
 
 
-def _head(answer: Answer, sought: str, said: str, server: str) -> str:
+def _head(answer: Answer, kind: RecordKind, sought: str, said: str) -> str:
     """Say what happened: the status with the reasons given, or why there is no status."""
+    server = kind.server
     if answer.status is None:
         lead: dict[Any, str] = {
             NoAnswer: f"No answer from {server}: ",
@@ -355,7 +356,9 @@ def _head(answer: Answer, sought: str, said: str, server: str) -> str:
         }
         return f"{lead.get(answer.problem, f'No connection to {server}: ')}{answer.why}."
     name = HTTPStatus(answer.status).phrase if answer.status in set(HTTPStatus) else "unknown status"
-    where = f" on looking for the {sought}" if sought else "" if server == "Kustomer" else f" from {server}"
+    where = "" if server == "Kustomer" else f" from {server}"
+    if sought:
+        where = f" on looking for the {kind.name}{'' if sought == kind.name else f' by {sought}'}"
     link = ", but the answer " if answer.problem is OddAnswer else ", but "
     return f"{answer.status} {name}{where}{answer.why and link + answer.why}{said and f': {said}'}."
 

@@ -42,6 +42,8 @@ from f.kustomer.upload_attachment import ATTACHMENT, File, attach, decoded, desc
 TEXT_LENGTH = 10_200
 LINE_LENGTH = 250
 _MORE = " […]"
+# Kustomer's errors name its own fields, where people know those of the form.
+_RECORDED = MESSAGE._replace(conflict="Give each message a messageId of its own; Kustomer calls it externalId.")
 # Each holds a connection, and a file on the worker's disk.
 FILES_AT_ONCE = 5
 
@@ -195,7 +197,7 @@ def main(auth: kustomer, body: "Event") -> dict[str, Any]:
     KustomerErrors of f.kustomer.errors.
     """
     event, wrong = check_event(body)
-    run = start_checked(auth, MESSAGE, {} if wrong else message_of(event), wrong)
+    run = start_checked(auth, _RECORDED, {} if wrong else message_of(event), wrong)
     run.hide(*texts_of(event))
     files, left_out = file_places(body)
     for path in left_out:
@@ -242,7 +244,7 @@ def _attachments(found: dict[str, Any]) -> Any:
 def _record(run: Run, event: dict[str, Any], files: list[str], keys: Keys) -> dict[str, Any]:
     """Find or make all that a new message needs, and record it; ``files`` are the paths of its files."""
     made: list[str] = []
-    before = MESSAGE.not_sent_text
+    before = _RECORDED.not_sent_text
     try:
         who = {**customer_of(event), "create": True}
         customer = find_customer(run.part(CUSTOMER, who), who)

@@ -306,6 +306,15 @@ def test_no_more_files_are_begun_once_one_has_failed(kustomer: Organisation, aut
     assert len(kustomer.attachments) < 100
 
 
+@pytest.mark.parametrize(("name", "by"), [("message", "externalId"), ("customer", "email")])
+def test_look_up_that_fails_tells_what_was_looked_for(
+    kustomer: Organisation, auth: Body, email: Body, name: str, by: str
+) -> None:
+    """A job looks for three things, two of them by an externalId."""
+    kustomer.fault(Fault.answer(400, on="GET", at=f"/v1/{name}s"))
+    assert f"400 Bad Request on looking for the {name} by {by}." in str(must_fail(auth, email))
+
+
 # Somebody else's message
 
 OTHER: Body = {
@@ -338,6 +347,7 @@ def test_somebody_else_s_message_is_a_conflict(
     error = must_fail(auth, email | SENT | {name: OTHER[name] for name in changed})
     assert (type(error), error.outcome, error.retryable) == (Conflict, "not_sent", False)
     assert f"another {' and another '.join(fields)}" in str(error)
+    assert "Give each message a messageId of its own" in str(error)
     assert [seen.method for seen in kustomer.requests[before:]] == ["GET", "GET"]
     assert len(kustomer.messages) == (2 if known else 1)
 
