@@ -83,7 +83,7 @@ def not_a_link(url: str) -> str | None:
         right = right and url.isprintable() and " " not in url
     except ValueError:
         right = False
-    return None if right else "must be an address that begins with https://, without user name and password"
+    return None if right else "must be an address that begins with https://, without blanks, user name or password"
 
 
 # Names as in https://www.rfc-editor.org/rfc/rfc6838#section-4.2; what no header can carry is not in it.

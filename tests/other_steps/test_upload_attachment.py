@@ -640,13 +640,15 @@ def test_what_is_not_base64_is_refused(run: Step, content: str) -> None:
         "https://ada:secret@files.acme.example/a",
         "https://ada@files.acme.example/a",
         "https://@files.acme.example/a",
+        "https://files.acme.example/my photo.jpg",
+        "https://files.acme.example/a\n",
     ],
 )
 def test_a_link_that_kustomer_refuses_is_refused(run: Step, url: str) -> None:
-    """Only https, and no user name or password in it; none is quoted."""
+    """Only https, and no blank, user name or password in it; none is quoted."""
     error = run({"externalUrl": url}).failed
     assert [each["path"] for each in error.errors] == ["body.externalUrl"]
-    assert "https://, without user name and password" in str(error)
+    assert "https://, without blanks, user name or password" in str(error)
     assert spilled(error, "secret") == []
 
 

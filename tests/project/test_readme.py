@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from f.kustomer import check_connection, client, errors, inputs, record_message, wire
-from f.kustomer.create_message import main
+from f.kustomer.create_message import Message, main
 from tests import lock, windmill_cli
 from tests.conftest import Body, Step
 from tests.errors.test_errors import every_error, one_of_each
 from tests.record_message.test_flow import FLOW as FLOW_OF_OURS
-from tests.record_message.test_flow import arguments
+from tests.record_message.test_flow import REFERENCES, arguments
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
@@ -160,12 +160,11 @@ def test_table_of_inputs_has_every_input_of_the_flow() -> None:
 def test_webhook_of_the_readme_records_a_message_once(
     kustomer: Kustomer, auth: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its command, posted twice to a workspace whose resource and file it names."""
+    """Its command, posted twice to a workspace that has nothing but the resource it names."""
     command = shlex.split(re.findall(r"```bash\n(curl .*?)```", README, re.S)[0])
     given = json.loads(command[command.index("-d") + 1])
     with Workspace() as workspace:
         workspace.hold("resources", "f/kustomer/api", {"value": auth})
-        workspace.store("inbox/invoice.pdf", b"%PDF-1.7")
         monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
         monkeypatch.setenv("WM_TOKEN", workspace.token)
         monkeypatch.setenv("WM_WORKSPACE", workspace.id)
@@ -174,7 +173,7 @@ def test_webhook_of_the_readme_records_a_message_once(
     [message] = kustomer.messages
     assert [each["message"]["id"] for each in results] == [message["id"]] * 2
     assert message["attributes"]["externalId"] == given["messageId"]
-    assert [each["name"] for each in message["attributes"]["attachments"]] == ["invoice.pdf", "photo.jpg"]
+    assert [each["name"] for each in message["attributes"]["attachments"]] == ["photo.jpg"]
     assert command[1] == "$WINDMILL/api/w/$WORKSPACE/jobs/run/f/f/kustomer/record_message"
 
 
@@ -223,6 +222,25 @@ def test_flow_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Bod
     body = body_of("create_message", given)
     assert main(auth, body)["data"]["id"] == main(auth, body)["data"]["id"]  # type: ignore[arg-type]
     assert len(kustomer.messages) == 1
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize("name", FLOWS)
+def test_flow_of_the_readme_keeps_text_from_outside_text(name: str, reference: str) -> None:
+    """Whoever writes to the team reads no variable of the workspace."""
+    inputs_of_flow = {"record_message": ["id", "from", "text"], "create_message": ["message_id", "subject", "text"]}[
+        name
+    ]
+    for outside in inputs_of_flow:
+        body = body_of(name, {**dict.fromkeys(inputs_of_flow, "x"), outside: reference})
+        assert f" {reference}" in body.values()
+        assert reference not in body.values()
+
+
+def test_text_of_the_readme_s_flow_fits_with_a_blank_in_front() -> None:
+    """The longest text is one that begins like a reference."""
+    body = body_of("create_message", {"conversation": "c" * 24, "message_id": "m", "text": "$var:" + "x" * 20_000})
+    assert inputs.check(body, Message)[2] == []
 
 
 @pytest.mark.parametrize("name", FLOWS)

@@ -152,7 +152,7 @@ def test_texts_of_an_event_are_what_people_wrote() -> None:
 
 # What is wrong
 
-HTTPS = "must be an address that begins with https://, without user name and password"
+HTTPS = "must be an address that begins with https://, without blanks, user name or password"
 BASE64 = "must be base64: the bytes of the file as text"
 
 
