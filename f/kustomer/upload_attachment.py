@@ -173,7 +173,7 @@ def not_one(given: dict[str, Any]) -> str | None:
 _ONE_FILE = Annotated[File, Field(check=not_one)]
 
 
-# Office's types are missing from Python's own table, which is all that a worker may have.
+# Office's types, and those of voice messages, are missing from Python's own table, which is all that a worker may have.
 _OFFICE = "application/vnd.openxmlformats-officedocument."
 _TYPES = {
     ".docx": f"{_OFFICE}wordprocessingml.document",
@@ -182,6 +182,8 @@ _TYPES = {
     ".gz": "application/gzip",
     ".tgz": "application/gzip",
     ".m4a": "audio/mp4",
+    ".ogg": "audio/ogg",
+    ".amr": "audio/amr",
     ".md": "text/markdown",
     ".ics": "text/calendar",
 }

@@ -442,6 +442,8 @@ def test_name_and_type_are_told_where_they_are_not_given(
         ("a.webp", "image/webp"),
         ("a.heic", "image/heic"),
         ("a.m4a", "audio/mp4"),
+        ("a.ogg", "audio/ogg"),
+        ("a.amr", "audio/amr"),
         ("a.mp4", "video/mp4"),
         ("a.eml", "message/rfc822"),
         ("a.ics", "text/calendar"),
