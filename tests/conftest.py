@@ -3,7 +3,7 @@
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,18 @@ from tests.standin.kustomer import Kustomer
 Body = dict[str, Any]
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the machine that runs the tests has no say in them."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
 @pytest.fixture
-def kustomer() -> Iterator[Kustomer]:
-    """A stand-in for Kustomer of the test's own."""
-    with Kustomer() as server:
+def kustomer(request: pytest.FixtureRequest) -> Iterator[Kustomer]:
+    """A stand-in for Kustomer of the test's own, with the options that it asks for."""
+    with Kustomer(**getattr(request, "param", {})) as server:
         yield server
 
 
@@ -30,6 +38,11 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     return slept
+
+
+def within(waits: Sequence[float], *told: float) -> bool:
+    """Whether the waits are those told, each at most a fifth longer."""
+    return len(waits) == len(told) and all(low <= wait <= low * 1.2 for wait, low in zip(waits, told, strict=True))
 
 
 @pytest.fixture
@@ -113,6 +126,14 @@ def adversary(adversary_process: Adversary) -> Iterator[Adversary]:
     """A server that does what no server should, on stages that close with the test."""
     yield adversary_process
     adversary_process.clear()
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Every failure says truly what became of the message, and no retry doubles it."""
 
 import json
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -24,7 +23,7 @@ from f.kustomer.errors import (
     reasons,
 )
 from f.kustomer.record_message import main as record
-from tests.conftest import Body, Run, Step
+from tests.conftest import Body, Run, Step, within
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
 
 Problem = type[KustomerError]
@@ -79,28 +78,6 @@ NOT_A_SUCCESS: dict[str, tuple[int, Any]] = {
 }
 
 
-@pytest.fixture
-def kustomer(request: pytest.FixtureRequest) -> Iterator[Kustomer]:
-    """A stand-in of the test's own, with the options that it asks for."""
-    with Kustomer(**getattr(request, "param", {})) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the machine that runs the tests has no say in them."""
-    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 unique_external_ids = pytest.mark.parametrize(
     "kustomer", [{"unique_external_ids": True}], ids=["unique"], indirect=True
 )
@@ -116,11 +93,6 @@ def told(found: Run) -> KustomerError:
     assert json.loads(json.dumps(vars(error), allow_nan=False)) == vars(error)
     assert all(set(each) == {"code", "title", "detail", "path"} for each in error.errors)
     return error
-
-
-def within(waits: Sequence[float], *told: float) -> bool:
-    """Whether the waits are those told, each at most a fifth longer."""
-    return len(waits) == len(told) and all(low <= wait <= low * 1.2 for wait, low in zip(waits, told, strict=True))
 
 
 def methods(kustomer: Kustomer) -> list[str]:

@@ -19,7 +19,7 @@ from f.kustomer import (
 from f.kustomer.errors import AccessDenied, InvalidInput, KustomerError, NoAnswer, OddAnswer, RateLimited, ServerFailed
 from tests.conftest import Body
 from tests.errors.test_key_stays_secret import spilled
-from tests.other_steps.test_find_customer import Run, Step
+from tests.other_steps.conftest import Run, Step
 from tests.standin import worker
 from tests.standin.bulk import Bulk
 from tests.standin.kustomer import Fault, Kustomer
