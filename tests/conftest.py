@@ -1,8 +1,10 @@
 """What the tests of the steps share: a stand-in for Kustomer, a clock that doesn't wait, and a run that is audited."""
 
+import json
 import select
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 
 from f.kustomer.create_message import main
 from f.kustomer.errors import KustomerError
+from tests.standin import worker
 from tests.standin.adversary import Adversary
 from tests.standin.kustomer import Kustomer
+from tests.standin.windmill import Workspace
 
 Body = dict[str, Any]
 
@@ -43,6 +47,20 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def within(waits: Sequence[float], *told: float) -> bool:
     """Whether the waits are those told, each at most a fifth longer."""
     return len(waits) == len(told) and all(low <= wait <= low * 1.2 for wait, low in zip(waits, told, strict=True))
+
+
+def shown(error: KustomerError, log: str = "") -> str:
+    """All that anybody sees of an error, which has nothing hanging on it for a tool that looks."""
+    assert (error.__cause__, error.__context__) == (None, None)
+    data = [json.dumps(vars(error)), json.dumps(vars(error), ensure_ascii=False)]
+    return "\n".join([str(error), repr(error), *data, *traceback.format_exception(error), log])
+
+
+def spilled(error: KustomerError, *secrets: str) -> list[str]:
+    """The secrets that are in an error, as they are or escaped."""
+    text = shown(error)
+    parts = [part for secret in secrets for part in secret.split('"')]
+    return [part for part in parts if any(form in text for form in (part, json.dumps(part)[1:-1], repr(part)[1:-1]))]
 
 
 @pytest.fixture
@@ -112,6 +130,25 @@ def run(kustomer: Kustomer, auth: Body) -> Step:
         return found
 
     return audited
+
+
+@pytest.fixture(scope="session")
+def windmill() -> Iterator[Workspace]:
+    """A workspace that has this repository's scripts, which jobs load their shared modules from."""
+    with Workspace(scripts_from=worker.ROOT) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """A workspace of the test's own, whose object storage and scripts this process may read as a job may."""
+    with Workspace(scripts_from=worker.ROOT) as workspace:
+        monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
+        monkeypatch.setenv("WM_TOKEN", workspace.token)
+        monkeypatch.setenv("WM_WORKSPACE", workspace.id)
+        # Nobody here speaks TLS, and the storage's client reads every trusted certificate each time.
+        monkeypatch.setenv("SSL_CERT_DIR", "/")
+        yield workspace
 
 
 @pytest.fixture(scope="session")

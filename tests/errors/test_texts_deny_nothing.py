@@ -1,7 +1,6 @@
 """An error says what this run did, and never that a message isn't there: an earlier run may have recorded it."""
 
 import re
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,22 +28,6 @@ def denials(error: KustomerError) -> list[str]:
     """The sentences that speak for other runs too."""
     sentences = re.split(r"(?<=[.:;]) ", str(error))
     return [each for each in sentences if DENIAL.search(each.lower()) and "this run" not in each.lower()]
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the machine that runs the tests has no say in them."""
-    for name in ("HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def closed() -> str:
-    """Where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
 
 
 REASON = {"errors": [{"code": "badparam", "title": "Wrong"}]}
@@ -92,9 +75,9 @@ def test_the_last_try_does_not_speak_for_all(kustomer: Kustomer, run: Step, mess
 
 
 @pytest.mark.usefixtures("recorded")
-def test_a_try_without_a_connection_does_not_speak_for_all(run: Step, message: Body, closed: str) -> None:
+def test_a_try_without_a_connection_does_not_speak_for_all(run: Step, message: Body, free_port: int) -> None:
     """Nor one whose proxy is wrong."""
-    for base in (closed, "https://nowhere.invalid", closed.replace("http:", "https:")):
+    for base in (f"http://127.0.0.1:{free_port}", "https://nowhere.invalid", f"https://127.0.0.1:{free_port}"):
         error = run(message | EXTERNAL_ID, baseUrl=base).failed
         assert error.outcome == "not_sent"
         assert denials(error) == []

@@ -17,8 +17,7 @@ from f.kustomer import (
     upload_attachment,
 )
 from f.kustomer.errors import AccessDenied, InvalidInput, KustomerError, NoAnswer, OddAnswer, RateLimited, ServerFailed
-from tests.conftest import Body
-from tests.errors.test_key_stays_secret import spilled
+from tests.conftest import Body, spilled
 from tests.other_steps.conftest import Run, Step
 from tests.standin import worker
 from tests.standin.bulk import Bulk
@@ -585,13 +584,12 @@ def test_no_part_of_the_key_is_in_an_error_or_the_log(
 # As a job
 
 
-def test_job_checks_a_key(kustomer: Kustomer, auth: Body) -> None:
+def test_job_checks_a_key(kustomer: Kustomer, windmill: Workspace, auth: Body) -> None:
     """With nothing but the deployed lock: one that works, and one that is expired."""
-    with Workspace(scripts_from=worker.ROOT) as workspace:
-        right, wrong = (
-            worker.run("f/kustomer/check_connection", {"auth": {**auth, "apiKey": key}}, workspace=workspace)
-            for key in (auth["apiKey"], kustomer.keys["expired"])
-        )
+    right, wrong = (
+        worker.run("f/kustomer/check_connection", {"auth": {**auth, "apiKey": key}}, workspace=windmill)
+        for key in (auth["apiKey"], kustomer.keys["expired"])
+    )
     assert right.ok, right.error
     assert (set(right.result), right.result["name"]) == (FIELDS, "full")
     assert all(each["may_run"] for each in right.result["steps"])

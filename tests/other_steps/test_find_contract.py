@@ -11,9 +11,8 @@ import pytest
 
 from f.kustomer import wire
 from f.kustomer.errors import AccessDenied, Conflict, KustomerError, OddAnswer, RateLimited, Rejected
-from tests.conftest import Body, within
+from tests.conftest import Body, spilled, within
 from tests.create_message.test_outcomes import BROKEN, LOOK_UP_FAILS, NOT_A_SUCCESS
-from tests.errors.test_key_stays_secret import spilled
 from tests.other_steps.conftest import Find, all_look_first, at_once, problems
 from tests.other_steps.test_find_conversation import CONVERSATION
 from tests.other_steps.test_find_customer import CUSTOMER
@@ -445,10 +444,9 @@ def test_the_log_of_a_success_has_only_the_id(find: Find, capsys: pytest.Capture
 # As a job
 
 
-def test_job_makes_one_once(find: Find, auth: Body) -> None:
+def test_job_makes_one_once(find: Find, windmill: Workspace, auth: Body) -> None:
     """With nothing but the deployed lock, and with the result that a flow reads."""
     args = {"auth": auth, "body": find.of.secret | find.somebody}
-    with Workspace(scripts_from=worker.ROOT) as workspace:
-        jobs = [worker.run(f"f/kustomer/find_{find.of.record}", args, workspace=workspace) for _ in range(2)]
+    jobs = [worker.run(f"f/kustomer/find_{find.of.record}", args, workspace=windmill) for _ in range(2)]
     assert [job.result for job in jobs] == [find.only(True), find.only(False)]
     assert spilled(KustomerError(jobs[0].logs + jobs[1].logs), *find.of.hidden, auth["apiKey"]) == []

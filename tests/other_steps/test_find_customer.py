@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from f.kustomer.find_customer import Customer, main
-from tests.conftest import Body
-from tests.errors.test_key_stays_secret import spilled
+from tests.conftest import Body, spilled
 from tests.other_steps.conftest import Find, Finder, all_look_first, at_once, problems
 from tests.stand_ins.test_kustomer import create
 from tests.standin.kustomer import Fault, Kustomer

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,7 +38,7 @@ from f.kustomer.errors import (
     ServerFailed,
 )
 from f.kustomer.upload_attachment import CHUNK_BYTES, content_type, main
-from tests.conftest import Body
+from tests.conftest import Body, spilled, within
 from tests.standin import worker
 from tests.standin.adversary import Adversary, answer, read, send
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer, StoredFile
@@ -136,32 +135,10 @@ def kustomer(server: Kustomer) -> Kustomer:
 
 
 @pytest.fixture
-def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    """A workspace with a file in its object storage, which this process may read as a job may."""
-    with Workspace(scripts_from=worker.ROOT) as workspace:
-        workspace.store("inbox/invoice.pdf", CONTENT)
-        monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
-        monkeypatch.setenv("WM_TOKEN", workspace.token)
-        monkeypatch.setenv("WM_WORKSPACE", workspace.id)
-        # Nobody here speaks TLS, and the storage's client reads every trusted certificate each time.
-        monkeypatch.setenv("SSL_CERT_DIR", "/")
-        yield workspace
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the machine that runs the tests has no say in them."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+def storage(storage: Workspace) -> Workspace:
+    """It holds a file."""
+    storage.store("inbox/invoice.pdf", CONTENT)
+    return storage
 
 
 @pytest.fixture
@@ -201,18 +178,6 @@ def run(kustomer: Kustomer, auth: Body) -> Step:
         return found
 
     return audited
-
-
-def spilled(error: KustomerError, *secrets: str) -> list[str]:
-    """The secrets that are in an error's text, its data or its traceback, or hang on it for a tool that looks."""
-    shown = [str(error), repr(error), json.dumps(vars(error)), *traceback.format_exception(error)]
-    assert (error.__cause__, error.__context__) == (None, None)
-    return [each for each in secrets if any(each in text or repr(each)[1:-1] in text for text in shown)]
-
-
-def within(waits: list[float], *told: float) -> bool:
-    """Whether the waits are those told, each at most a fifth longer."""
-    return len(waits) == len(told) and all(low <= wait <= low * 1.2 for wait, low in zip(waits, told, strict=True))
 
 
 def place(url: str, **fields: Any) -> Fault:

@@ -157,19 +157,13 @@ def test_table_of_inputs_has_every_input_of_the_flow() -> None:
     assert {name for name, text in told.items() if text.startswith("needed: ")} == set(schema["required"])
 
 
-def test_webhook_of_the_readme_records_a_message_once(
-    kustomer: Kustomer, auth: Body, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_webhook_of_the_readme_records_a_message_once(kustomer: Kustomer, auth: Body, storage: Workspace) -> None:
     """Its command, posted twice to a workspace that has nothing but the resource it names."""
     command = shlex.split(re.findall(r"```bash\n(curl .*?)```", README, re.S)[0])
     given = json.loads(command[command.index("-d") + 1])
-    with Workspace() as workspace:
-        workspace.hold("resources", "f/kustomer/api", {"value": auth})
-        monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
-        monkeypatch.setenv("WM_TOKEN", workspace.token)
-        monkeypatch.setenv("WM_WORKSPACE", workspace.id)
-        ((step, told),) = arguments(FLOW_OF_OURS, given)
-        results = [step(**workspace.resolve(told)) for _ in range(2)]
+    storage.hold("resources", "f/kustomer/api", {"value": auth})
+    ((step, told),) = arguments(FLOW_OF_OURS, given)
+    results = [step(**storage.resolve(told)) for _ in range(2)]
     [message] = kustomer.messages
     assert [each["message"]["id"] for each in results] == [message["id"]] * 2
     assert message["attributes"]["externalId"] == given["messageId"]

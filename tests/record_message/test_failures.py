@@ -11,7 +11,7 @@ import pytest
 from f.kustomer import record_message, wire
 from f.kustomer.errors import AccessDenied, Conflict, FileNotRead, KustomerError, Rejected
 from f.kustomer.record_message import main
-from tests.errors.test_key_stays_secret import spilled
+from tests.conftest import spilled
 from tests.stand_ins.test_kustomer import create
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
 

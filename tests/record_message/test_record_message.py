@@ -364,13 +364,6 @@ def test_what_is_no_event_is_told(kustomer: Kustomer, auth: Body, body: object) 
 # As a job
 
 
-@pytest.fixture(scope="module")
-def windmill() -> Iterator[Workspace]:
-    """A workspace that serves this repository's scripts."""
-    with Workspace(scripts_from=worker.ROOT) as running:
-        yield running
-
-
 def test_job_records_a_message_with_a_file_from_the_object_storage(
     kustomer: Kustomer, windmill: Workspace, auth: Body, email: Body
 ) -> None:

@@ -2,10 +2,7 @@
 
 import base64
 import json
-import time
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,11 +17,10 @@ from tests.other_steps.test_upload_attachment import place
 from tests.standin.adversary import Adversary, Stage, read, send, send_for_ever
 from tests.standin.adversary import Step as Play
 from tests.standin.kustomer import Kustomer
+from tests.wire.conftest import ends
 
 # Instead of the 30 s for an answer.
 READ = 0.15
-# What a busy machine may take beyond a limit.
-SLACK = 1.0
 # Between the pieces of what drips: several come within the limit.
 DRIP = READ / 10
 
@@ -81,14 +77,6 @@ Problem = type[KustomerError]
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that a test can wait for."""
     monkeypatch.setattr(wire, "READ_SECONDS", READ)
-
-
-@contextmanager
-def ends(least: float, most: float) -> Iterator[None]:
-    """Hold that what is done inside takes so many seconds, give or take a busy machine."""
-    started = time.monotonic()
-    yield
-    assert least <= time.monotonic() - started < most + SLACK
 
 
 def playing(adversary: Adversary, way: str, pause: float, head: bytes = HEAD, tls: Path | None = None) -> Stage:
@@ -166,8 +154,6 @@ def test_a_look_up_without_an_end_is_given_up(
 def pem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Key and certificate of a server for localhost that the worker trusts."""
     ca = trustme.CA()
-    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
     ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))

@@ -99,15 +99,12 @@ def main(auth, body, step, storage):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[worker.Dedicated]:
+def measured(tmp_path_factory: pytest.TempPathFactory, windmill: Workspace) -> Iterator[worker.Dedicated]:
     """A worker in a process of its own, which tells what a step ends with and the memory that it took."""
     script = tmp_path_factory.mktemp("scripts") / "measured.py"
     script.write_text(MEASURED, encoding="utf-8")
     env = {"SSL_CERT_DIR": "/"}  # nobody here speaks TLS, and the storage reads every certificate
-    with (
-        Workspace(scripts_from=worker.ROOT) as workspace,
-        worker.Dedicated(script, workspace=workspace, env=env, timeout=30) as running,
-    ):
+    with worker.Dedicated(script, workspace=windmill, env=env, timeout=30) as running:
         yield running
 
 

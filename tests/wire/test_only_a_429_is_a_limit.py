@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.conftest import Body, Step
+from tests.conftest import Body, Step, within
 from tests.standin.kustomer import Fault, Kustomer
-from tests.wire.test_rate_limits import within
 
 EXTERNAL_ID = {"externalId": "order-1042"}
 RESET = {"x-ratelimit-limit": "1000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "60"}

@@ -38,14 +38,6 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_other_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy but the test's own."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
 def mistaken(error: KustomerError, waits: list[float], words: list[str], log: str) -> None:
     """Hold what is said of a proxy that trying again won't mend."""
     assert (type(error), error.outcome, error.retryable) == (BadProxy, "not_sent", False)

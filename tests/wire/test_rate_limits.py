@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from f.kustomer import client
 from f.kustomer.client import backoff, retry_after
 from f.kustomer.errors import KustomerError, RateLimited
-from tests.conftest import Body, Run, Step
+from tests.conftest import Body, Run, Step, within
 from tests.standin.kustomer import Fault, Kustomer
 
 EXTERNAL_ID = {"externalId": "order-1042"}
@@ -38,11 +38,6 @@ def limited(on: str = "POST", **headers: str) -> Fault:
     """A 429 in Kustomer's shape; an underscore in a header's name stands for a hyphen."""
     body = {"errors": [{"code": "too_many_requests", "message": "Too many requests"}]}
     return Fault.answer(429, body, {name.replace("_", "-"): value for name, value in headers.items()}, on=on)
-
-
-def within(waits: list[float], *told: float) -> bool:
-    """Whether the waits are those told, each at most a fifth longer."""
-    return len(waits) == len(told) and all(low <= wait <= low * 1.2 for wait, low in zip(waits, told, strict=True))
 
 
 def given_up(found: Run, requests: int, retry_after: float | None, outcome: str = "rejected") -> KustomerError:
