@@ -74,80 +74,6 @@ def test_a_missing_argument_arrives_as_none_and_an_unknown_one_is_ignored(script
     assert result_of(script("def main(a, b): return [a, b]"), b=1, c=2) == [None, 1]
 
 
-def test_a_default_applies_to_none_when_the_parser_sees_it(script: Script) -> None:
-    """Literals are seen; a negative number is not, so None is passed in its place."""
-    assert result_of(script("def main(a=1, b=None, c=-1, d=[]): return [a, b, c, d]"), a=None) == [
-        1,
-        None,
-        None,
-        [],
-    ]
-
-
-def test_keyword_only_parameters_are_never_filled(script: Script) -> None:
-    """Windmill's parser does not list them."""
-    assert result_of(script("def main(a, *, b=0): return [a, b]"), a=1, b=2) == [1, 0]
-
-
-def test_keyword_arguments_take_everything(script: Script) -> None:
-    """With `**kwargs` the arguments are passed as they are."""
-    assert result_of(script("def main(a=0, **others): return [a, others]"), b=None) == [0, {"b": None}]
-
-
-def test_bytes_and_dates_are_converted_and_nothing_else_is(script: Script) -> None:
-    """Top-level annotations of three types convert; a class is only a hint for the form."""
-    file = script("""
-        import dataclasses
-        from datetime import date, datetime
-
-        @dataclasses.dataclass
-        class Point:
-            x: int
-
-        def main(data: bytes, at: datetime, day: date | None, point: Point):
-            return [repr(value) for value in (data, at, day, point)]
-    """)
-    assert result_of(file, data="YWI=", at="2026-01-02T03:04:05", day="2/1/2026", point={"x": 1}) == [
-        "b'ab'",
-        "datetime.datetime(2026, 1, 2, 3, 4, 5)",
-        "datetime.date(2026, 2, 1)",
-        "{'x': 1}",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("expression", "stored"),
-    [
-        ("None", None),
-        ("(1, 2)", [1, 2]),
-        ("{1}", "{1}"),
-        ("b'ab'", "YWI="),
-        ("{'file': b'ab'}", {"file": "YWI="}),
-        ("datetime.datetime(2024, 1, 1)", "2024-01-01 00:00:00"),
-        ("[float('nan'), float('inf'), -float('inf')]", [None, None, None]),
-        ("'NaN -Infinity'", "NaN -Infinity"),
-        (r"'a\0b'", "ab"),
-        (r"'a\\u0000b \" NaN'", r"a\u0000b " + '" NaN'),
-    ],
-)
-def test_a_result_is_stored_as(script: Script, expression: str, stored: Any) -> None:
-    """What JSON has no form for becomes text, base64 or null; words in text stay."""
-    assert result_of(script(f"import datetime\ndef main(): return {expression}")) == stored
-
-
-def test_an_iterator_is_a_stream_and_its_text_the_result(script: Script) -> None:
-    """Chunks are printed as they come, one line each."""
-    job = run(script("def main():\n    yield 'one\\n'\n    yield 'two'"), {})
-    assert (job.result, job.logs) == ("one\ntwo", "WM_STREAM: one\\n\nWM_STREAM: two\n")
-
-
-def test_a_stream_of_anything_but_text_fails(script: Script) -> None:
-    """This is what becomes of a returned pydantic model, whose iterator gives pairs."""
-    job = run(script("def main():\n    yield ('field', 1)"), {})
-    assert job.error is not None
-    assert job.error["message"] == "'tuple' object has no attribute 'replace'"
-
-
 def test_an_exception_is_stored_with_its_attributes(script: Script) -> None:
     """Name without module, text, the frames from `main` on, and every attribute as `extra`."""
     file = script("""
@@ -162,7 +88,7 @@ def test_an_exception_is_stored_with_its_attributes(script: Script) -> None:
             raise Refused("no such field") from ValueError("the cause")
     """)
     job = run(file, {})
-    assert (job.ok, job.result, job.exit_status, job.logs) == (False, None, 1, "about to fail\n")
+    assert (job.ok, job.result, job.logs) == (False, None, "about to fail\n")
     assert job.error is not None
     stack = job.error.pop("stack")
     assert "in main" in stack
@@ -174,14 +100,11 @@ def test_an_exception_is_stored_with_its_attributes(script: Script) -> None:
     }
 
 
-def test_an_exception_names_its_flow_step(script: Script) -> None:
-    """`step_id` is there inside a flow only, and `extra` only with attributes."""
-    file = script("def main(): raise SystemExit(0)")
-    alone, in_a_flow = run(file, {}), run(file, {}, env={"WM_FLOW_STEP_ID": "b"})
-    assert alone.error is not None
-    assert alone.error.keys() == {"name", "message", "stack"}
-    assert in_a_flow.error is not None
-    assert in_a_flow.error["step_id"] == "b"
+def test_an_exception_without_attributes_has_no_extra(script: Script) -> None:
+    """One that would end the process is stored like any other."""
+    job = run(script("def main(): raise SystemExit(0)"), {})
+    assert job.error is not None
+    assert job.error.keys() == {"name", "message", "stack"}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +127,7 @@ def test_a_job_without_a_result_is_an_execution_error(script: Script, text: str)
 def test_a_job_that_hangs_is_killed(script: Script) -> None:
     """The worker's time limit ends the process."""
     job = run(script("import threading\ndef main(): threading.Event().wait()"), {}, timeout=0.3)
-    assert (job.ok, job.exit_status) == (False, -9)
+    assert (job.ok, (job.error or {})["exit_code"]) == (False, -9)
     assert job.seconds < 5
 
 
@@ -236,7 +159,7 @@ def test_a_shared_script_that_can_not_be_fetched_is_an_empty_module(script: Scri
     assert "cannot import name 'wave' from 'f.shared.farewell' (unknown location)" in job.error["message"]
 
 
-def test_memory_and_time_are_the_jobs_own(script: Script) -> None:
+def test_memory_is_the_jobs_own(script: Script) -> None:
     """Memory of this process does not count, and memory of the job does."""
     held = bytearray(b"x") * (200 << 20)
     small = run(script("def main(): pass"), {})
@@ -245,14 +168,12 @@ def test_memory_and_time_are_the_jobs_own(script: Script) -> None:
     assert small.peak_kib is not None
     assert large.peak_kib is not None
     assert small.peak_kib < 50 << 10 < 100 << 10 < large.peak_kib
-    assert small.cpu_seconds is not None
-    assert 0 < small.cpu_seconds < 10
 
 
 COUNTING = """
     count = 0
 
-    def main(step=1):
+    def main(step):
         global count
         count += step
         print("counting")
@@ -267,7 +188,7 @@ COUNTING = """
 def test_a_dedicated_worker_keeps_the_module(script: Script) -> None:
     """One process, one import; each reply comes with the log since the last."""
     with Dedicated(script(COUNTING)) as worker:
-        jobs = [worker.call({}), worker.call({"step": 2})]
+        jobs = [worker.call({"step": 1}), worker.call({"step": 2})]
         assert [(job.ok, job.result, job.logs) for job in jobs] == [
             (True, 1, "counting\n"),
             (True, 3, "counting\n"),
@@ -275,8 +196,8 @@ def test_a_dedicated_worker_keeps_the_module(script: Script) -> None:
 
 
 def test_a_dedicated_worker_tells_an_error_without_attributes_and_goes_on(script: Script) -> None:
-    """Its error object has neither `extra` nor `step_id`."""
-    with Dedicated(script(COUNTING), env={"WM_FLOW_STEP_ID": "b"}) as worker:
+    """Its error object has no `extra`."""
+    with Dedicated(script(COUNTING)) as worker:
         failed, then = worker.call({"step": 9}), worker.call({"step": -8})
     assert failed.error is not None
     assert failed.error.keys() == {"name", "message", "stack"}
@@ -289,7 +210,7 @@ def test_a_dedicated_worker_that_died_says_so_each_time(script: Script) -> None:
     with Dedicated(script("import not_installed_anywhere\ndef main(): pass")) as worker:
         for job in worker.call({}), worker.call({}):
             assert job.error is not None
-            assert (job.ok, job.error["name"], job.exit_status) == (False, "ExecutionErr", 1)
+            assert (job.ok, job.error["name"], job.error["exit_code"]) == (False, "ExecutionErr", 1)
 
 
 def test_a_dedicated_worker_reads_placeholders(script: Script) -> None:

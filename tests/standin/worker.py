@@ -2,13 +2,13 @@
 
 It follows what https://www.windmill.dev/docs (core_concepts/jobs, core_concepts/error_handling,
 core_concepts/dedicated_workers, advanced/sharing_common_logic) describes, and what a job can observe.
-Left out, because no step here uses it: data frames as results, preprocessors, `async def main`.
+Left out, because no step here uses it: parameters with defaults, of types that Windmill converts or behind a `*`;
+results that JSON has no form for; streams, preprocessors and `async def main`.
 """
 
 import ast
 import contextlib
 import dataclasses
-import functools
 import json
 import os
 import pathlib
@@ -30,7 +30,7 @@ JOB_PYTHON = ROOT / ".venv-job" / "bin" / "python"  # holds what the deployed lo
 _IMPORTS_SCRIPTS = re.compile(r"(import|from)\s(((u|f)\.)|\.)")
 _LOG_LINES_TOLD = 10  # how much of the log the error of a job without a result repeats
 
-VARIABLES = (
+_VARIABLES = (
     *("WM_WORKSPACE", "WM_TOKEN", "WM_EMAIL", "WM_USERNAME", "WM_BASE_URL", "WM_JOB_ID", "WM_SCHEDULED_FOR"),
     *("WM_JOB_PATH", "WM_FLOW_JOB_ID", "WM_ROOT_FLOW_JOB_ID", "WM_ROOT_JOB_ID", "WM_FLOW_PATH"),
     *("WM_SCHEDULE_PATH", "WM_PERMISSIONED_AS", "WM_STATE_PATH", "WM_FLOW_STEP_ID", "WM_OBJECT_PATH"),
@@ -54,19 +54,16 @@ class Job:
     """What became of one job.
 
     `result` is the decoded result of a success. `error` is what Windmill stores under the key `error` of a
-    failure: `name`, `message`, `stack`, and where there is any `extra` and `step_id`; or `ExecutionErr` with
+    failure: `name`, `message`, `stack`, and where there is any `extra`; or `ExecutionErr` with
     `exit_code` when the process left no result (https://www.windmill.dev/docs/core_concepts/error_handling).
-    `logs` is stdout and stderr as written. `exit_status` is None while a dedicated worker's process lives on.
-    `seconds` is wall time, `cpu_seconds` processor time, `peak_kib` the highest resident memory (on Linux).
+    `logs` is stdout and stderr as written. `seconds` is wall time, `peak_kib` the highest resident memory (on Linux).
     """
 
     ok: bool
     result: Any
     error: dict[str, Any] | None
     logs: str
-    exit_status: int | None
     seconds: float
-    cpu_seconds: float | None = None
     peak_kib: int | None = None
 
 
@@ -77,7 +74,6 @@ def run(
     workspace: Workspace | None = None,
     env: Mapping[str, str] | None = None,
     beside: Sequence[str] = (),
-    python: pathlib.Path = JOB_PYTHON,
     timeout: float = 60,
 ) -> Job:
     """Run one job in a process of its own, and read what it left.
@@ -93,28 +89,25 @@ def run(
         with log.open("wb") as output:
             started = time.perf_counter()
             process = subprocess.Popen(
-                [python, "-u", "-m", "wrapper"],
+                [JOB_PYTHON, "-u", "-m", "wrapper"],
                 cwd=folder,
-                env=_environment(path, folder, workspace, str(uuid.uuid4())) | dict(env or {}),
+                env=_environment(path, folder, workspace, uuid.uuid4()) | dict(env or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
             with _killed_after(process, timeout):
-                _, status, usage = os.wait4(process.pid, 0)
+                status = process.wait()
             seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
         logs = log.read_text(encoding="utf-8", errors="replace")
-        ok, value = _outcome(folder / "result.json", process.returncode, logs)
+        ok, value = _outcome(folder / "result.json", status, logs)
         peak = folder / "peak_kib"
         return Job(
             ok=ok,
             result=value if ok else None,
             error=None if ok else value,
             logs=logs,
-            exit_status=process.returncode,
             seconds=seconds,
-            cpu_seconds=usage.ru_utime + usage.ru_stime,
             peak_kib=int(peak.read_text()) if peak.exists() else None,
         )
 
@@ -123,8 +116,8 @@ class Dedicated:
     """A dedicated worker: one process that imports the script once and answers each line of arguments.
 
     `with Dedicated("f/kustomer/create_message") as worker: worker.call({"auth": ..., "body": ...})`; the
-    parameters are those of `run`. Errors have neither `extra` nor `step_id`, streams are not read, and a
-    job's variables are placeholders (https://www.windmill.dev/docs/core_concepts/dedicated_workers).
+    parameters are those of `run`. Errors have no `extra`, and all jobs have the same id
+    (https://www.windmill.dev/docs/core_concepts/dedicated_workers).
     """
 
     def __init__(
@@ -134,7 +127,6 @@ class Dedicated:
         workspace: Workspace | None = None,
         env: Mapping[str, str] | None = None,
         beside: Sequence[str] = (),
-        python: pathlib.Path = JOB_PYTHON,
         timeout: float = 60,
     ) -> None:
         """Take what `run` takes; `timeout` is seconds per call. The process starts on entering."""
@@ -142,7 +134,6 @@ class Dedicated:
         self._workspace = workspace
         self._env = dict(env or {})
         self._beside = beside
-        self._python = python
         self._timeout = timeout
         self._cleanup = contextlib.ExitStack()
 
@@ -152,12 +143,11 @@ class Dedicated:
             folder, path = cleanup.enter_context(
                 _job_folder(self._script, self._workspace, self._beside, _DEDICATED_LOOP)
             )
-            nil = str(uuid.UUID(int=0))
             self._process = cleanup.enter_context(
                 subprocess.Popen(
-                    [self._python, "-u", "-m", "wrapper"],
+                    [JOB_PYTHON, "-u", "-m", "wrapper"],
                     cwd=folder,
-                    env=_environment(path, folder, self._workspace, nil, "NOT_AVAILABLE") | self._env,
+                    env=_environment(path, folder, self._workspace, uuid.UUID(int=0)) | self._env,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -176,11 +166,6 @@ class Dedicated:
         """Close stdin, which ends the loop, and remove the job folder."""
         self._cleanup.close()
 
-    @property
-    def pid(self) -> int:
-        """The process' id: the same for every call."""
-        return self._process.pid
-
     def call(self, args: Mapping[str, Any]) -> Job:
         """Run one job in the process and wait for its reply; a process that died gives `ExecutionErr`."""
         started = time.perf_counter()
@@ -198,12 +183,12 @@ class Dedicated:
         if not line:
             self._lines.put(b"")
             status = self._process.wait()
-            return Job(False, None, execution_error(status, log), log, status, seconds)
+            return Job(False, None, _execution_error(status, log), log, seconds)
         kind, _, text = line.partition(":")
         value = json.loads(text)
         if kind == "wm_res[success]":
-            return Job(True, value, None, log, None, seconds)
-        return Job(False, None, value, log, None, seconds)
+            return Job(True, value, None, log, seconds)
+        return Job(False, None, value, log, seconds)
 
     def _read(self, output: IO[bytes]) -> None:
         for line in output:
@@ -247,27 +232,25 @@ def _job_folder(
         if loads:
             (folder / "loader.py").write_text(_LOADER, encoding="utf-8")
         module = _module_file(path).with_suffix("")
-        wrapper = WRAPPER.format(
+        wrapper = _WRAPPER.format(
             loader="import loader" if loads else "",
             package=".".join(module.parts[:-1]),
             name=module.name,
-            parameters=parameters(text),
+            parameters=_parameters(text),
             loop=loop,
         )
         (folder / "wrapper.py").write_text(wrapper, encoding="utf-8")
         yield folder, path
 
 
-def _environment(
-    path: str, folder: pathlib.Path, workspace: Workspace | None, job_id: str, unknown: str = ""
-) -> dict[str, str]:
-    """Every documented variable; those without a value are `unknown`.
+def _environment(path: str, folder: pathlib.Path, workspace: Workspace | None, job: uuid.UUID) -> dict[str, str]:
+    """Every documented variable; those without a value are empty.
 
     https://www.windmill.dev/docs/core_concepts/environment_variables
     """
     url, token, name = (workspace.url, workspace.token, workspace.id) if workspace else ("", "", "test")
     url = url.rstrip("/")
-    return dict.fromkeys(VARIABLES, unknown) | {
+    return dict.fromkeys(_VARIABLES, "") | {
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(folder.parent),
         "TZ": "Etc/UTC",
@@ -275,49 +258,17 @@ def _environment(
         "WM_BASE_URL": url,
         "WM_WORKSPACE": name,
         "WM_TOKEN": token,
-        "WM_JOB_ID": job_id,
+        "WM_JOB_ID": str(job),
         "WM_JOB_PATH": path,
         "WM_RUNNABLE_ID": path,
         "WM_WORKER_GROUP": "default",
-        "WM_FLOW_STEP_ID": "",  # a placeholder here would put a `step_id` on errors
     }
 
 
-@functools.cache
-def parameters(source: str) -> list[tuple[str, str, bool]] | None:
-    """The parameters of `main` that Windmill fills: name, type and whether it sees a default.
-
-    None when the signature has `**kwargs`: then every argument is passed. Keyword-only and positional-only
-    parameters are invisible to it (https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing).
-    """
-    functions = {node.name: node.args for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
-    if "main" not in functions:
-        return []
-    signature = functions["main"]
-    if signature.kwarg:
-        return None
-    without = [None] * (len(signature.args) + len(signature.posonlyargs) - len(signature.defaults))
-    defaults = [*without, *signature.defaults][len(signature.posonlyargs) :]
-    return [
-        (parameter.arg, _type_name(parameter.annotation), _is_seen(default))
-        for parameter, default in zip(signature.args, defaults, strict=True)
-    ]
-
-
-def _type_name(annotation: ast.expr | None) -> str:
-    match annotation:
-        case ast.Name(id=name):
-            return name
-        case ast.Subscript(value=ast.Name(id="Optional"), slice=inner):
-            return _type_name(inner)
-        case ast.BinOp(left=inner, op=ast.BitOr(), right=ast.Constant(value=None)):
-            return _type_name(inner)
-    return ""
-
-
-def _is_seen(default: ast.expr | None) -> bool:
-    """Whether Windmill's parser keeps this default: literals, enum members and calls; not `-1` nor `()`."""
-    return isinstance(default, ast.Constant | ast.List | ast.Dict | ast.Attribute | ast.Call)
+def _parameters(source: str) -> list[str]:
+    """The parameters of `main`, which Windmill fills (https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing)."""
+    (main,) = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == "main"]
+    return [each.arg for each in main.args.args]
 
 
 def _outcome(file: pathlib.Path, status: int, logs: str) -> tuple[bool, Any]:
@@ -325,7 +276,7 @@ def _outcome(file: pathlib.Path, status: int, logs: str) -> tuple[bool, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (OSError, ValueError):
-        return False, execution_error(status, logs)
+        return False, _execution_error(status, logs)
     return status == 0, value
 
 
@@ -333,7 +284,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def execution_error(status: int, logs: str) -> dict[str, Any]:
+def _execution_error(status: int, logs: str) -> dict[str, Any]:
     """The error of a job that left no result."""
     tail = "\n".join(logs.splitlines()[-_LOG_LINES_TOLD:])
     return {
@@ -405,60 +356,20 @@ class WorkspaceFinder:
 sys.meta_path.append(WorkspaceFinder())
 """
 
-WRAPPER = """\
-import base64
-import datetime
+_WRAPPER = """\
 import json
-import re
 import sys
 import traceback
 {loader}
 from {package} import {name} as inner_script
 
-PARAMETERS = {parameters!r}
 
-
-def to_date(text):
-    for form in "%Y-%m-%d", "%d-%m-%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d":
-        try:
-            return datetime.datetime.strptime(text, form).date()
-        except ValueError:
-            pass
-    raise ValueError("not a date: " + text)
-
-
-CONVERSIONS = dict(bytes=base64.b64decode, datetime=datetime.datetime.fromisoformat, date=to_date)
-
-
-def arguments(kwargs):
-    if PARAMETERS is None:
-        return kwargs
-    given = dict()
-    for name, kind, has_default in PARAMETERS:
-        value = kwargs.get(name)
-        if value == "<function call>" or (value is None and has_default):
-            continue
-        convert = CONVERSIONS.get(kind)
-        given[name] = value if value is None or convert is None else convert(value)
-    return given
-
-
-def repaired(token):
-    if token[0][0] != '"':
-        return "null"
-    return re.sub(r"\\\\(?:u0000|.)", lambda escape: "" if escape[0] == "\\\\u0000" else escape[0], token[0])
-
-
-def plain(value):
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+def arguments(given):
+    return dict((name, given.get(name)) for name in {parameters!r})
 
 
 def encoded(result):
-    result = plain(result)
-    if isinstance(result, dict):
-        result = {{key: plain(value) for key, value in result.items()}}
-    text = json.dumps(result, separators=(",", ":"), default=str).replace("\\n", "")
-    return re.sub(r'"(?:[^"\\\\]|\\\\.)*"|-?Infinity|NaN', repaired, text)
+    return json.dumps(result, separators=(",", ":"))
 
 
 def described(error):
@@ -468,37 +379,22 @@ def described(error):
 
 {loop}"""
 
-# The peak is the process' own account of itself: `wait4` would count the parent's memory too, because Linux
-# keeps the highest value over fork and exec.
+# The peak is the process' own account of itself: what its parent could ask for would count the parent's memory too,
+# because Linux keeps the highest value over fork and exec.
 _JOB_LOOP = """\
 import os
-
-COLLECTIONS = str, dict, list, bytes, tuple, set, frozenset, range, memoryview, bytearray
-
-
-def streamed(chunks):
-    whole = []
-    for chunk in chunks:
-        print("WM_STREAM: " + chunk.replace("\\n", "\\\\n"))
-        whole.append(chunk)
-    return "".join(whole)
-
+import re
 
 with open("args.json") as file:
     given = arguments(json.load(file, strict=False))
 status = 0
 try:
-    result = inner_script.main(**given)
-    if hasattr(result, "__iter__") and not isinstance(result, COLLECTIONS):
-        result = streamed(result)
-    text = encoded(result)
+    text = encoded(inner_script.main(**given))
 except BaseException as error:
     status = 1
     told = described(error)
     if error.__dict__:
         told["extra"] = error.__dict__
-    if os.environ.get("WM_FLOW_STEP_ID"):
-        told["step_id"] = os.environ["WM_FLOW_STEP_ID"]
     text = json.dumps(told, separators=(",", ":"), default=str)
 with open("result.json", "w") as file:
     file.write(text)
