@@ -272,6 +272,17 @@ def test_nothing_is_posted_again_until_the_look_up_has_an_answer(find: Find, nam
 
 
 @kustomers(unique=False)
+@pytest.mark.parametrize("page", [b"<h1>Not Found</h1>", b"{}"], ids=["a page", "nothing said"])
+def test_a_404_after_a_post_is_no_proof_unless_kustomer_says_it(find: Find, page: bytes) -> None:
+    """Posting on anybody else's would make a second one."""
+    find.kustomer.fault(MISSING, Fault.answer(504, store=True), Fault.answer(404, page, on="GET"))
+    found = find(find.body)
+    assert kind(found.failed) == (OddAnswer, 404, "unknown", True)
+    assert found.asked == [find.look, find.post, find.look]
+    assert find(find.body).found == find.only(False)
+
+
+@kustomers(unique=False)
 @pytest.mark.parametrize("on", ["GET", "POST"])
 def test_a_limit_is_waited_out_as_told(find: Find, waits: list[float], on: str) -> None:
     """Nothing was stored, so that a look-up and a post may both be repeated."""

@@ -2,10 +2,9 @@
 
 A second server takes the organisation's files, as Amazon S3 does for Kustomer.
 
-`python -m tests.standin.kustomer [--tls CERT KEY]` serves until its input closes.
+`python -m tests.standin.kustomer` serves until its input closes.
 """
 
-import argparse
 import asyncio
 import itertools
 import json
@@ -173,14 +172,7 @@ def _effect(fault: Fault | None) -> Effect:
 
 def main() -> None:
     """Serve until the input closes, after one line of JSON with what a client needs."""
-    parser = argparse.ArgumentParser(description="A stand-in for Kustomer's REST API.")
-    parser.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="serve HTTPS with these PEM files")
-    files = parser.parse_args().tls
-    tls = None
-    if files:
-        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        tls.load_cert_chain(*files)
-    with Kustomer(tls) as kustomer:
+    with Kustomer() as kustomer:
         ready = {name: getattr(kustomer, name) for name in ("url", "keys", "customer", "conversation")}
         print(json.dumps(ready), flush=True)
         sys.stdin.read()
