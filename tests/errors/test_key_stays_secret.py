@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from f.kustomer.errors import KustomerError, Redactor
-from f.kustomer.inputs import Connection
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step, shown, spilled
 from tests.other_steps.test_upload_attachment import xml
@@ -238,11 +237,6 @@ def test_errors_carry_no_request_along(kustomer: Kustomer, run: Step, message: B
     for error in (run(message).failed, run(message, baseUrl="https://nowhere.invalid").failed):
         assert error.__cause__ is None
         assert error.__context__ is None
-
-
-def test_connection_does_not_show_its_key() -> None:
-    """A debugger or a log that prints it learns nothing."""
-    assert "secret-key" not in repr(Connection("https://api.kustomerapp.com", "secret-key"))
 
 
 # Where the key goes

@@ -119,21 +119,6 @@ class Upload:
 Step = Callable[..., Upload]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Kustomer]:
-    """A stand-in for Kustomer that the tests take turns with, as there are many."""
-    with Kustomer() as serving:
-        yield serving
-
-
-@pytest.fixture
-def kustomer(server: Kustomer) -> Kustomer:
-    """The stand-in, as if it were new."""
-    server.clear()
-    server.policy_seconds = 60
-    return server
-
-
 @pytest.fixture
 def storage(storage: Workspace) -> Workspace:
     """It holds a file."""

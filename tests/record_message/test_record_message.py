@@ -3,7 +3,7 @@
 import base64
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,20 +23,6 @@ TEXTS = {"first.txt": b"the first", "second.txt": b"the second", "third.bin": by
 FILES = [{"name": name, "content": base64.b64encode(text).decode()} for name, text in TEXTS.items()]
 
 step: Callable[[Any, Any], Body] = main
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Kustomer]:
-    """One stand-in for all tests here."""
-    with Kustomer() as running:
-        yield running
-
-
-@pytest.fixture
-def kustomer(server: Kustomer) -> Kustomer:
-    """It has forgotten the test before."""
-    server.clear()
-    return server
 
 
 @pytest.fixture

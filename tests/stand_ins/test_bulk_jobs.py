@@ -1,12 +1,12 @@
 """The stand-in carries out bulk jobs as Kustomer documents them, and goes wrong as told."""
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 
+from tests.stand_ins.conftest import ask
 from tests.standin.kustomer import Bulk, Fault, Kustomer
 
 MESSAGE = {"channel": "chat", "app": "acme-inbox", "preview": "Where is my parcel?"}
@@ -14,17 +14,10 @@ DATE = "2020-01-02T03:04:05.000Z"
 
 
 @pytest.fixture
-def kustomer() -> Iterator[Kustomer]:
-    """An organisation of its own for each test, whose clock stands still."""
-    with Kustomer() as serving:
-        serving.advance(0)
-        yield serving
-
-
-def ask(kustomer: Kustomer, method: str, path: str, key: str = "full", **more: Any) -> requests.Response:
-    """Ask with one of the stand-in's keys, or with one that was made."""
-    headers = {"Authorization": f"Bearer {kustomer.keys.get(key, key)}"}
-    return requests.request(method, kustomer.url + path, headers=headers, timeout=5, **more)
+def kustomer(kustomer: Kustomer) -> Kustomer:
+    """Its clock stands still."""
+    kustomer.advance(0)
+    return kustomer
 
 
 def submit(

@@ -3,37 +3,23 @@
 import gc
 import http.client
 import json
-import pathlib
 import select
 import socket
 import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 import requests
-import trustme
 
+from tests.stand_ins.conftest import ask
 from tests.standin.kustomer import Fault, Kustomer
 
 BODY = {"channel": "chat", "app": "acme-inbox", "direction": "in", "preview": "Where is my parcel?"}
-
-
-@pytest.fixture
-def kustomer() -> Iterator[Kustomer]:
-    """An organisation of its own for each test."""
-    with Kustomer() as serving:
-        yield serving
-
-
-def ask(kustomer: Kustomer, method: str, path: str, key: str = "full", **more: Any) -> requests.Response:
-    """Ask on a connection of its own."""
-    headers = {"Authorization": f"Bearer {kustomer.keys[key]}"} | more.pop("headers", {})
-    return requests.request(method, kustomer.url + path, headers=headers, timeout=5, **more)
 
 
 def post(kustomer: Kustomer, key: str = "full", **fields: Any) -> requests.Response:
@@ -970,16 +956,6 @@ def test_many_clients_at_once_are_all_recorded(kustomer: Kustomer) -> None:
     stored = {message["attributes"]["externalId"] for message in kustomer.messages}
     assert stored == {str(n) for n in range(20)}
     assert len(kustomer.posts) == 20
-
-
-@pytest.fixture
-def tls(tmp_path: pathlib.Path) -> tuple[ssl.SSLContext, str]:
-    """A server's side of TLS for localhost, and the path of the authority to trust."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    return context, str(tmp_path / "ca.pem")
 
 
 def test_stopping_leaves_no_connection_open(tls: tuple[ssl.SSLContext, str]) -> None:

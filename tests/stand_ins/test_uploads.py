@@ -4,7 +4,6 @@ import base64
 import hashlib
 import http.client
 import json
-import pathlib
 import socket
 import ssl
 import xml.etree.ElementTree as ElementTree
@@ -14,26 +13,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
-import trustme
 
+from tests.stand_ins.conftest import ask
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
 from tests.standin.uploads import sign
 
 CONTENT = b"%PDF-1.7 \r\n--not a boundary\r\n"
 NAME, TYPE = "invoice 1042 \u00e9.pdf", "application/pdf"
-
-
-@pytest.fixture
-def kustomer() -> Iterator[Kustomer]:
-    """An organisation of its own for each test."""
-    with Kustomer() as serving:
-        yield serving
-
-
-def ask(kustomer: Kustomer, method: str, path: str, token: str = "", **more: Any) -> requests.Response:
-    """Ask Kustomer on a connection of its own."""
-    headers = {"Authorization": f"Bearer {token or kustomer.keys['full']}"}
-    return requests.request(method, kustomer.url + path, headers=headers, timeout=5, **more)
 
 
 def attach(kustomer: Kustomer, length: float = len(CONTENT), **fields: Any) -> requests.Response:
@@ -603,19 +589,12 @@ def test_clearing_forgets_files(kustomer: Kustomer) -> None:
     assert kustomer.attachments == []
 
 
-def test_uploads_are_served_with_tls_too(tmp_path: pathlib.Path) -> None:
+def test_uploads_are_served_with_tls_too(tls: tuple[ssl.SSLContext, str]) -> None:
     """As localhost, with the same certificate, on a port of their own."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(context)
-    trusted = str(tmp_path / "ca.pem")
+    context, trusted = tls
     with Kustomer(tls=context) as kustomer:
-        token = {"Authorization": f"Bearer {kustomer.keys['full']}"}
         body = {"name": NAME, "contentType": TYPE, "contentLength": len(CONTENT)}
-        created = requests.post(
-            f"{kustomer.url}/v1/attachments", json=body, headers=token, verify=trusted, timeout=5
-        ).json()
+        created = ask(kustomer, "POST", "/v1/attachments", json=body, verify=trusted).json()
         url, fields = created["meta"]["upload"]["url"], created["meta"]["upload"]["fields"]
         assert (urlsplit(url).scheme, urlsplit(url).hostname) == ("https", "localhost")
         assert urlsplit(url).port != urlsplit(kustomer.url).port
