@@ -464,10 +464,8 @@ def test_what_was_stored_may_show_later(kustomer: Kustomer) -> None:
     assert len(kustomer.timeline(kustomer.conversation)) == 3
 
 
-@pytest.mark.parametrize("reopens", [True, False])
-def test_an_imported_message_reopens_its_conversation_or_not(kustomer: Kustomer, reopens: bool) -> None:
-    """One of the customer's; one that isn't imported always does, one of the team's never."""
-    kustomer.imports_reopen = reopens
+def test_a_message_of_the_customer_reopens_its_conversation(kustomer: Kustomer) -> None:
+    """Imported or not; one of the team's doesn't."""
 
     def status(**fields: Any) -> str:
         kustomer.clear()
@@ -476,7 +474,7 @@ def test_an_imported_message_reopens_its_conversation_or_not(kustomer: Kustomer,
         run(kustomer, [{**MESSAGE, "conversation": conversation, "_clientRef": "1", **fields}])
         return str(kustomer.conversations[0]["attributes"]["status"])
 
-    assert status(importedAt=DATE, direction="in") == ("open" if reopens else "done")
+    assert status(importedAt=DATE, direction="in") == "open"
     assert status(importedAt=DATE, direction="out") == "done"
     assert status(direction="in") == "open"
 

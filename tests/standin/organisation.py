@@ -78,8 +78,6 @@ class Organisation(Access):
         self.upload_url = ""
         # Seconds until look-ups and lists show what was stored; identifiers are taken at once. Not documented.
         self.lag: float = 0
-        # Whether an inbound message reopens its conversation even if it was imported, which isn't documented.
-        self.imports_reopen = True
         self.files: dict[str, StoredFile] = {}
         self._bucket = Bucket(lambda: self.now())
         self._records = Records()
@@ -237,7 +235,7 @@ class Organisation(Access):
         """Reopen an inbound message's conversation (docs/concepts/conversations-and-messages of the portal)."""
         conversation = self._records.find("conversations", "id", related(new, "conversation"))
         given = new["attributes"]
-        if conversation and given.get("direction") == "in" and (self.imports_reopen or "importedAt" not in given):
+        if conversation and given.get("direction") == "in":
             conversation["attributes"]["status"] = "open"
 
     def _admit(self, key: Key, collection: str, given: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from f.kustomer.errors import CannotConnect, FileNotRead, KustomerError, NoAnswe
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
 from tests.other_steps.test_upload_attachment import place
-from tests.standin.adversary import Adversary, Script, created, hold, read, send, send_for_ever
+from tests.standin.adversary import Adversary, Script, answer, created, hold, read, send, send_for_ever, wait
 from tests.standin.kustomer import Fault, Kustomer
 from tests.wire.conftest import SLACK, ends
 
@@ -324,22 +324,36 @@ def test_an_upload_that_gets_on_may_take_longer_than_all_else(
     monkeypatch.setattr(wire, "READ_SECONDS", 1.0)
     monkeypatch.setattr(wire, "SLOWEST_BYTES_PER_SECOND", RATE // 8)
     monkeypatch.setattr(client, "BUDGET_SECONDS", 0.7)
-    stage = adversary.play([read(bytes_per_second=8 * MIB), send(NO_CONTENT)])
+    monkeypatch.setattr(client, "OTHER_ATTEMPTS", 2)
+    monkeypatch.setattr(client, "FIRST_WAIT_SECONDS", 0.001)
+    slow = [read(bytes_per_second=8 * MIB), send(answer("503 Slow Down"))]
+    fast = [read(), send(NO_CONTENT)]
+    stage = adversary.play([*slow, *fast], fast)
     kustomer.fault(place(stage.url))
     with ends(1.0, PATIENT):
         assert upload(auth, content)["contentLength"] == 12 * MIB  # type: ignore[arg-type]
 
 
-@pytest.mark.timeout(10)
 @pytest.mark.usefixtures("rule")
 def test_an_upload_s_host_has_its_time_to_answer(
+    adversary: Adversary, kustomer: Kustomer, auth: Body, content: Body
+) -> None:
+    """It begins when the file is sent, also that part of it which the system still holds."""
+    stage = adversary.play([read(), wait(3 * READ), send(NO_CONTENT)])
+    kustomer.fault(place(stage.url))
+    with ends(3 * READ, PATIENT):
+        assert upload(auth, content)["contentLength"] == 12 * MIB  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("rule")
+def test_an_upload_s_host_that_does_not_answer_is_given_up(
     adversary: Adversary, kustomer: Kustomer, auth: Body, content: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It begins when the file is sent, also that part of it which the system still holds, and ends."""
+    """After that time."""
     monkeypatch.setattr(wire, "SLOWEST_BYTES_PER_SECOND", 4 * RATE)
     stage = adversary.play([read(), hold()])
     kustomer.fault(place(stage.url))
-    with ends(READ + MIB / RATE, 3 * READ + MIB / RATE), pytest.raises(NoAnswer) as caught:
+    with ends(READ, 4.0), pytest.raises(NoAnswer) as caught:
         upload(auth, content)  # type: ignore[arg-type]
     assert "no complete answer within" in str(caught.value)
 
@@ -387,7 +401,7 @@ def test_a_storage_that_gets_on_may_take_longer(
 ) -> None:
     """It is held to the same rule as an upload."""
     job.setattr(wire, "SLOWEST_BYTES_PER_SECOND", 1_000)
-    pieces = itertools.chain.from_iterable([send(b"x" * 1_000), ["wait", DRIP]] for _ in range(40))
+    pieces = itertools.chain.from_iterable([send(b"x" * 1_000), wait(DRIP)] for _ in range(40))
     stage = adversary.play([read(), send(BEGUN + b"Content-Length: 40000\r\n\r\n"), *pieces])
     job.setenv("BASE_INTERNAL_URL", stage.url)
     with ends(2 * READ, PATIENT):
@@ -458,6 +472,19 @@ def test_nothing_is_sent_once_the_budget_is_used_up(
     assert len(kustomer.posts) <= 2
     assert (error.outcome, error.retryable) == ("unknown", True)
     assert "unknown whether the message was recorded" in str(error)
+
+
+def test_nothing_is_sent_after_a_look_up_that_used_up_the_budget(
+    adversary: Adversary, run: Step, message: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However good its answer was."""
+    monkeypatch.setattr(client, "BUDGET_SECONDS", READ / 3)
+    absent = send(answer("404 Not Found", b'{"errors": [{"code": "notfound"}]}'))
+    stage = adversary.play([read(), wait(READ / 2), absent, read(), send(created("65a1b2c3d4e5f60718293a4b"))])
+    error = run(message | EXTERNAL_ID, baseUrl=stage.url).failed
+    assert (type(error), error.outcome, error.retryable, error.attempts) == (NoAnswer, "not_sent", True, 1)
+    assert "were used up" in str(error)
+    assert len(stage.requests) == 1
 
 
 def test_many_runs_at_once_do_not_disturb_each_other(kustomer: Kustomer, auth: Body, message: Body) -> None:
