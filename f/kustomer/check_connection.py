@@ -43,15 +43,13 @@ THREAD = Need("look for a conversation", ("org.permission.conversation.read", "o
 OPEN = Need("make a new conversation", ("org.permission.conversation.create", "org.user.conversation.write"))
 JOBS = Need("read what became of bulk jobs", ("org.permission.bulk.read", "org.user.bulk.read"))
 DATES = Need("give old messages their own dates", ("org.admin",))
-IMPORT = ([FIND, ADD, THREAD, OPEN, RECORD, LOOK, JOBS], [DATES])
 # What each step can't do without, and what it can.
 STEPS: dict[str, tuple[list[Need], list[Need]]] = {
     "check_connection": ([], []),
     "create_message": ([RECORD], [LOOK]),
     "find_conversation": ([THREAD], [OPEN]),
     "find_customer": ([FIND], [ADD]),
-    "import_history": IMPORT,
-    "import_messages": IMPORT,
+    "import_messages": ([FIND, ADD, THREAD, OPEN, RECORD, LOOK, JOBS], [DATES]),
     "import_report": ([], []),
     "record_message": ([FIND, ADD, THREAD, OPEN, RECORD], [LOOK]),
     "upload_attachment": ([UPLOAD], []),
