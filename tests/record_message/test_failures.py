@@ -168,8 +168,8 @@ def assert_true(error: KustomerError, request: str, kustomer: Kustomer, auth: Bo
 
 
 def outcome(request: str, fault: str) -> str:
-    """What becomes of what a request makes when its fault lasts."""
-    if request.startswith("look-up"):
+    """What becomes of the message when a request's fault lasts."""
+    if request != "message":
         return "not_sent"
     return "rejected" if fault.startswith("4") else "unknown"
 
