@@ -59,6 +59,21 @@ FORMS: dict[str, dict[str, Any]] = {
         "sentAt": "2026-01-31T09:30:00.000Z",
         "app": "acme-inbox",
     },
+    "import_messages": {
+        "file": {"s3": "history/tickets-2019.csv.gz"},
+        "app": "old-helpdesk",
+        "columns": {
+            "messageId": "Message ID",
+            "threadId": "Ticket",
+            "sentAt": "Created at",
+            "email": "Requester e-mail",
+            "direction": "Direction",
+            "subject": "Subject",
+            "text": "Body",
+        },
+        "channel": "email",
+        "check": True,
+    },
 }
 
 # What Windmill's server says, by the end of the path; to anything else it has nothing.
