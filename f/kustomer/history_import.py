@@ -23,7 +23,9 @@ from f.kustomer.history_rows import Row
 from f.kustomer.upload_attachment import ATTACHMENT, attach
 
 # Of so many threads something may be recorded when a job is killed: the next one looks for these.
-WAVE = 500
+WAVE = 100
+# Threads that take turns share more jobs when there are more of them.
+WAVE_IN_TURN = 500
 
 # What Kustomer may say of a message that is there: only "duplicate detected", of a customer, is documented.
 TAKEN = re.compile("(?i)duplicate|already|exist|unique|taken|conflict")
@@ -94,10 +96,11 @@ class Import:
         plan.mark_done(notes.done, notes.again)
         self._recover()
         touched = notes.touched() if self._fresh else None
+        size = WAVE if self._dates else WAVE_IN_TURN
         again = [thread for first in notes.again if (thread := plan.thread(first))]
-        for at in range(0, len(again), WAVE):
-            self._wave(again[at : at + WAVE], again[at : at + WAVE])
-        while threads := plan.threads(notes.done, WAVE):
+        for at in range(0, len(again), size):
+            self._wave(again[at : at + size], again[at : at + size])
+        while threads := plan.threads(notes.done, size):
             known = [
                 each
                 for each in threads
@@ -116,10 +119,8 @@ class Import:
         self._make_customers(new)
         self._make_conversations(new)
         self._make_messages([each for each in threads if each.id in self._places])
-        unfinished = self.plan.unfinished(threads)
-        self._notes.again = sorted(
-            {*self._notes.again, *unfinished} - ({each.first for each in threads} - set(unfinished))
-        )
+        others = set(self._notes.again) - {each.first for each in threads}
+        self._notes.again = sorted(others.union(self.plan.unfinished(threads)))
 
     # What is there already
 

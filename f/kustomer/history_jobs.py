@@ -67,7 +67,7 @@ class Work(NamedTuple):
     alone: Callable[[tuple[str, dict[str, Any]]], object] | None = None
 
 
-BULK = RecordKind("bulk job", role="org.permission.bulk.read", done_verb="submitted")
+BULK = RecordKind("bulk", role="org.permission.bulk.read")
 
 
 class Stuck(Exception):
@@ -84,6 +84,7 @@ class Jobs:
         self._poll = FIRST_POLL_SECONDS
         self._room = MAX_BYTES
         self._no_answer: KustomerError | None = None  # to the last submit
+        self._texts: list[str] = []  # of what was submitted last, which Kustomer may repeat
 
     def call(self, kind: RecordKind, ask: Callable[[Run], T], hidden: Iterable[str] = ()) -> T:
         """Send one thing when its time has come; wait on while the limit is used up, as long as there is time.
@@ -93,7 +94,7 @@ class Jobs:
         while True:
             self.pace.wait()
             run = start(self._auth, kind)
-            run.hide(*hidden)
+            run.hide(*self._texts, *hidden)
             try:
                 return ask(run)
             except RateLimited as limited:
@@ -169,6 +170,7 @@ class Jobs:
     def _submit(self, kind: Kind, bodies: Mapping[str, dict[str, Any]]) -> str:
         items = [{**body, "_clientRef": ref} for ref, body in bodies.items()]
         path = f"/v1/{kind.collection}/bulk"
+        self._texts = [text for body in bodies.values() for text in _texts(body)]
         answer, _ = self.call(kind.record, lambda run: run.create(path, body=items))
         return str(answer["data"]["id"])
 
@@ -184,9 +186,7 @@ class Jobs:
         halves = ({ref: bodies[ref] for ref in each} for each in (refs[:half], refs[half:]))
         return [missing for each in halves for missing in self._make_batch(work, each)]
 
-    def _ended(
-        self, job: str, bodies: Mapping[str, dict[str, Any]], look: Callable[[Iterable[str]], dict[str, str]]
-    ) -> dict[str, Made]:
+    def _ended(self, job: str, bodies: Mapping[str, dict[str, Any]], look: Look) -> dict[str, Made]:
         """Wait for a job, and tell what became of its items; what it doesn't say, Kustomer's records do."""
         made, complete = self._wait(job, bodies.keys())
         made = {ref: each for ref, each in made.items() if ref in bodies}
@@ -279,6 +279,13 @@ def _made(result: Any) -> Made | None:
 
 def _size(item: tuple[str, dict[str, Any]]) -> int:
     return len(to_json({**item[1], "_clientRef": item[0]}))
+
+
+def _texts(body: dict[str, Any]) -> list[str]:
+    """Return what people have written in a body, or are reached by."""
+    found = [body[name] for name in ("preview", "subject", "name") if name in body]
+    found += [each["email"] for each in body.get("emails", [])]
+    return found + [each["phone"] for each in body.get("phones", [])]
 
 
 def without_secrets(text: str, *secrets: str) -> str:

@@ -48,7 +48,7 @@ class Pace:
     def __init__(self, keep: float, seconds: float | None = None, tick: Callable[[], None] = lambda: None) -> None:
         """Take the share to keep, the seconds that the job may take, and what to call every few seconds."""
         self._keep, self._tick = keep, tick
-        self._ends = None if seconds is None else clock.now() + seconds - min(LAST_SECONDS, seconds / 10)
+        self._ends = None if seconds is None else clock.now() + seconds - min(LAST_SECONDS, max(seconds, 0) / 10)
         self._ticked = clock.now()
         self.limit = SMALLEST_LIMIT
         self.remaining: int | None = None

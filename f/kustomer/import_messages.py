@@ -325,7 +325,8 @@ def _imported(
     notes.load()
     notes.begin(given.get("parts", 1), plan.all_threads() if "limit" in given else None)
     progress = Progress(plan, started)
-    pace = Pace(given.get("keep", KEEP), given.get("seconds"), progress.show)
+    seconds = given["seconds"] - (clock.now() - started) if "seconds" in given else None
+    pace = Pace(given.get("keep", KEEP), seconds, progress.show)
     progress.pace = pace
     done = Import(plan, Jobs(auth, pace, notes), dates=key.dates, fresh=given.get("fresh", False))
     done.run()

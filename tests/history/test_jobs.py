@@ -383,13 +383,23 @@ def test_without_the_role_for_dates_threads_are_in_order_all_the_same(site: Site
     site.assert_once(rows)
 
 
-def test_nothing_secret_is_in_the_log(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither key, texts, addresses nor what Kustomer repeats of a submit."""
-    rows = history(20)
+@pytest.mark.parametrize(("at", "name"), list(zip(SUBMITS, ["email", "subject", "text"], strict=True)))
+@pytest.mark.parametrize("status", [500, 400])
+def test_nothing_secret_is_in_the_log_or_the_result(
+    site: Site, at: str, name: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the key nor what Kustomer repeats of what was submitted."""
+    rows = [{**row, "subject": f"About the order {at}"} for at, row in enumerate(history(20 if status == 500 else 1))]
     site.put(rows)
-    site.run()
-    said = capsys.readouterr().out
-    for secret in (site.token, *(row[name] for row in rows for name in ("text", "email"))):
+    written = [row[name] for row in rows]
+    told = {"errors": [{"code": "x", "message": f"{site.token} {' '.join(written)}"}]}
+    for _ in range(100 if status == 400 else history_jobs.TRIES):
+        site.kustomer.fault(Fault.answer(status, told, at=at))
+    result = site.run()
+    site.kustomer._faults.clear()
+    assert "[...]" in json.dumps(result)
+    said = capsys.readouterr().out + json.dumps(result)
+    for secret in (site.token, *(row["text"] for row in rows), *(row["email"] for row in rows)):
         assert secret not in said
 
 

@@ -53,6 +53,7 @@ def death(monkeypatch: pytest.MonkeyPatch, site: Site) -> Death:
     monkeypatch.setattr(history_notes, "write", death.at_each(write, "note"))
     monkeypatch.setattr(client, "exchange", death.at_each(exchange, "request"))
     monkeypatch.setattr(history_import, "WAVE", 3)
+    monkeypatch.setattr(history_import, "WAVE_IN_TURN", 3)
     monkeypatch.setattr(history_plan, "MAX_ITEMS", 4)
     site.put(ROWS)
     return death
