@@ -469,3 +469,15 @@ def test_a_customer_with_two_spellings_is_looked_for_in_both(site: Site) -> None
     result = site.run()
     assert (result["created"], result["customers"]) == (3, 0)
     assert len(site.kustomer.customers) == 1
+
+
+def test_a_late_job_that_is_slow_is_watched_until_it_stands_still(site: Site) -> None:
+    """Two looks that differ say that it is under way, though nobody knows its id."""
+    rows = history(20, threads=4)
+    site.put(rows)
+    site.kustomer.jobs.bulk = Bulk(per_item=25)
+    site.kustomer.fault(Fault.late_store(at=SUBMITS[2]))
+    result = site.run()
+    assert result["created"] == 20
+    assert sum(seen.path == SUBMITS[2] for seen in site.kustomer.requests) == 1
+    site.assert_once(rows)
