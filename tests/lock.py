@@ -4,6 +4,7 @@ https://www.windmill.dev/docs/advanced/dependencies_in_python
 """
 
 import ast
+import functools
 import pathlib
 import subprocess
 import sys
@@ -16,7 +17,8 @@ PACKAGES = {"phonenumbers": "phonenumberslite"}
 PYTHON = "3.11"
 
 
-def requirements(script: pathlib.Path) -> set[str]:
+@functools.cache
+def requirements(script: pathlib.Path) -> frozenset[str]:
     """Returns the packages that a script imports, itself or through other scripts of the workspace."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
@@ -28,7 +30,7 @@ def requirements(script: pathlib.Path) -> set[str]:
                 found |= requirements(ROOT.joinpath(*module.split(".")).with_suffix(".py"))
             elif top not in sys.stdlib_module_names:
                 found.add(PACKAGES.get(top, top))
-    return found
+    return frozenset(found)
 
 
 def lock(script: pathlib.Path) -> str:

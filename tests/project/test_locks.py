@@ -1,6 +1,7 @@
 """What is pinned is what runs: each lock holds all that its script needs, and a job has nothing else."""
 
 import ast
+import functools
 import json
 import pathlib
 import re
@@ -69,7 +70,8 @@ def declared(script: pathlib.Path) -> set[str]:
     return set("".join(re.findall(r"^# extra_requirements:\n((?:# [\w-]+\n)*)", source, re.M)).replace("#", "").split())
 
 
-def visible(script: pathlib.Path) -> set[str]:
+@functools.cache
+def visible(script: pathlib.Path) -> frozenset[str]:
     """The packages that Windmill finds: those of imports at the top of a script, and of the scripts imported there."""
     found: set[str] = set()
     for node in ast.parse(script.read_text(encoding="utf-8")).body:
@@ -80,7 +82,7 @@ def visible(script: pathlib.Path) -> set[str]:
                 found |= visible(imported) | declared(imported)
             elif name.partition(".")[0] not in sys.stdlib_module_names:
                 found.add(name.partition(".")[0])
-    return found
+    return frozenset(found)
 
 
 def test_scripts_that_share_a_package_pin_the_same_version() -> None:
