@@ -85,21 +85,6 @@ class History(TypedDict, total=False):
             ),
         ]
     ]
-    columns: Annotated[
-        Columns,
-        Field(
-            "Which of the file's columns is which. Left empty, the file's columns must be called like the fields here.",
-            example={"messageId": "Message ID", "threadId": "Ticket"},
-        ),
-    ]
-    channel: Annotated[
-        Literal["email", "sms", "chat", "facebook", "twitter-dm", "twitter-tweet", "voice", "instagram", "whatsapp"],
-        Field("The channel of rows that don't say it."),
-    ]
-    direction: Annotated[
-        Literal["in", "out"],
-        Field("The direction of rows that don't say it. in: from the customer to you. out: from you to the customer."),
-    ]
     check: Annotated[
         bool,
         Field(
@@ -117,6 +102,21 @@ class History(TypedDict, total=False):
             ge=1,
             mistaken_names=("max", "maximum", "rows"),
         ),
+    ]
+    columns: Annotated[
+        Columns,
+        Field(
+            "Which of the file's columns is which. Left empty, the file's columns must be called like the fields here.",
+            example={"messageId": "Message ID", "threadId": "Ticket"},
+        ),
+    ]
+    channel: Annotated[
+        Literal["email", "sms", "chat", "facebook", "twitter-dm", "twitter-tweet", "voice", "instagram", "whatsapp"],
+        Field("The channel of rows that don't say it."),
+    ]
+    direction: Annotated[
+        Literal["in", "out"],
+        Field("The direction of rows that don't say it. in: from the customer to you. out: from you to the customer."),
     ]
     part: Annotated[
         int,
