@@ -59,12 +59,12 @@ KEY = RecordKind("key", not_sent_text="Nothing was changed.")
 
 
 def main(auth: kustomer) -> dict[str, Any]:
-    """Reads what Kustomer knows of a key; any valid one will do.
+    """Read what Kustomer knows of a key; any valid one will do.
 
-    Returns ``name``, ``organisation`` (``{id, name}``), ``user`` (an id), ``host``, ``expires`` (ISO 8601), ``roles``,
+    Return ``name``, ``organisation`` (``{id, name}``), ``user`` (an id), ``host``, ``expires`` (ISO 8601), ``roles``,
     ``steps`` (each ``{step, may_run, missing}``, where ``missing`` are ``{role, use}``: what the key doesn't allow),
     ``limit`` (``{requests, left}``, those a minute of the whole organisation) and ``details`` (what else Kustomer says,
-    in its own words). What nobody says is None. Raises the KustomerErrors of f.kustomer.errors.
+    in its own words). What nobody says is None. Raise the KustomerErrors of f.kustomer.errors.
     """
     run = start(auth, KEY)
     answer = run.read("/v1/auth/tokens/current")
@@ -88,7 +88,7 @@ def main(auth: kustomer) -> dict[str, Any]:
 
 
 def _told(data: Any, key: str) -> dict[str, Any]:
-    """Reads what Kustomer says of a key, but for what shows the key or its end."""
+    """Return what Kustomer says of a key, but for what shows the key or its end."""
     said = dig(data, "data", "attributes")
     pairs = said.items() if isinstance(said, dict) else ()
     return {name: each for name, each in pairs if name != "lastTokenChars" and key not in str(each)}
@@ -109,12 +109,12 @@ def _missing(needs: list[Need], roles: list[str]) -> list[Need]:
 
 
 def _covers(role: str, needed: str) -> bool:
-    """Tells whether a role gives what another does: older ones, such as org or org.user, hold those below them."""
+    """Tell whether a role gives what another does: older ones, such as org or org.user, hold those below them."""
     return needed == role or needed.startswith(f"{role}.")
 
 
 def _claims(key: str) -> dict[str, Any]:
-    """Reads what a key says of itself, if it is a JSON Web Token: https://www.rfc-editor.org/rfc/rfc7519."""
+    """Read what a key says of itself, if it is a JSON Web Token: https://www.rfc-editor.org/rfc/rfc7519."""
     with suppress(ValueError, IndexError):
         claims = from_json(base64.urlsafe_b64decode(key.split(".")[1] + "=="))
         return claims if isinstance(claims, dict) else {}

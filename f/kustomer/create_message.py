@@ -123,7 +123,7 @@ class Queue(TypedDict, total=False):
 
 
 def _one_form(attachments: list[Any]) -> str | None:
-    """Finds ids mixed with objects, and repeated ones; both are refused by the published schema."""
+    """Return what is wrong where ids are mixed with objects, or repeated: the published schema refuses both."""
     if len({isinstance(each, str) for each in attachments}) > 1:
         return "must be all ids or all objects, not mixed"
     try:
@@ -391,11 +391,11 @@ MESSAGE = RecordKind(
 
 
 def main(auth: kustomer, body: "Message") -> dict[str, Any]:
-    """Records a message on a customer's conversation timeline and returns Kustomer's answer.
+    """Record a message on a customer's conversation timeline and return Kustomer's answer.
 
     Nothing is delivered to the customer. ``auth`` is a ``kustomer`` resource; ``body`` is the message, in which empty
-    fields count as not given. Returns ``{"data": {"id", "type", "attributes", "relationships", "links"}}``; with an
-    ``externalId`` that is recorded already, the message which is there. Raises the KustomerErrors of f.kustomer.errors.
+    fields count as not given. Return ``{"data": {"id", "type", "attributes", "relationships", "links"}}``; with an
+    ``externalId`` that is recorded already, the message which is there. Raise the KustomerErrors of f.kustomer.errors.
     """
     run = start(auth, MESSAGE, body, Message, limit=MAX_BODY_BYTES)
     keys = [("externalId", run.body["externalId"])] if "externalId" in run.body else []

@@ -65,10 +65,10 @@ CONVERSATION = RecordKind(
 
 
 def main(auth: kustomer, body: "Conversation") -> dict[str, Any]:
-    """Finds the conversation of a thread, or makes one if ``create`` is on.
+    """Find the conversation of a thread, or make one if ``create`` is on.
 
-    Returns ``{"id": text or None, "created": bool, "customer": text or None}``; None is no conversation. ``customer``
-    is whom it is with: for one that is found, not always who was given. Raises the KustomerErrors of f.kustomer.errors.
+    Return ``{"id": text or None, "created": bool, "customer": text or None}``; None is no conversation. ``customer``
+    is whom it is with: for one that is found, not always who was given. Raise the KustomerErrors of f.kustomer.errors.
     """
     run = start(auth, CONVERSATION, body, _WITH_SOMEBODY)
     return find_conversation(run, run.body)

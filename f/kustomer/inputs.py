@@ -92,7 +92,10 @@ def _instant(value: str) -> str | None:
 
 
 def _can_be_looked_up(external_id: str) -> str | None:
-    """Finds what is no id: half a surrogate pair, which has no UTF-8 and so no address, or nothing to see."""
+    """Return what keeps a text from being an id, or None.
+
+    That is half a surrogate pair, which has no UTF-8 and so no address, or nothing that can be seen.
+    """
     if external_id.encode("utf-8", "ignore").decode() != external_id:
         return "has half of a character in it (a broken emoji): take it out"
     seen = any(each.isprintable() and not each.isspace() for each in external_id)
@@ -193,11 +196,11 @@ _node = cache(Node)
 def check(
     body: object, shape: Any, path: str = "body", limit: int | None = MAX_BODY_BYTES
 ) -> tuple[dict[str, Any], bytes, list[Problem]]:
-    """Prunes and checks ``body`` by the TypedDict ``shape``: what to send, as UTF-8 JSON too, and all problems.
+    """Prune and check ``body`` by the TypedDict ``shape``: return what to send, as UTF-8 JSON too, and all problems.
 
     Null, ``""``, ``[]``, ``{}`` and what becomes empty are dropped at every depth, but nothing inside a free-form
     object (``dict[str, Any]``). ``limit`` is in bytes of JSON; None is for what isn't sent as it is, and so isn't
-    encoded. Never raises.
+    encoded. Never raise.
     """
     if not isinstance(body, dict):
         return {}, b"", [(path, _not_an_object(body))]
@@ -219,13 +222,13 @@ _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=Fal
 
 
 def to_json(value: dict[str, Any]) -> bytes:
-    """Encodes what may be sent as UTF-8 JSON. Raises TypeError or ValueError for what JSON can't carry."""
+    """Encode what may be sent as UTF-8 JSON. Raise TypeError or ValueError for what JSON can't carry."""
     # Half a surrogate pair has no UTF-8; as an escape it is valid JSON, which JSON.stringify sends too.
     return _json(value).encode("utf-8", "backslashreplace")
 
 
 def _encoded(value: dict[str, Any], path: str, problems: list[Problem]) -> bytes:
-    """Encodes a body, noting what JSON can't carry; then the bytes are good for their number only."""
+    """Encode a body, noting what JSON can't carry; then the bytes are good for their number only."""
     try:
         return to_json(value)
     except (TypeError, ValueError):
@@ -239,7 +242,7 @@ def _encoded(value: dict[str, Any], path: str, problems: list[Problem]) -> bytes
 
 
 def _pruned(value: Any, node: Node | None, path: str, problems: list[Problem]) -> Any:
-    """Returns what is left of an object or a list, noting what is wrong with it; what is empty is right."""
+    """Return what is left of an object or a list, noting what is wrong with it; what is empty is right."""
     left: Any = value
     if isinstance(value, list):
         left = _pruned_list(value, node and node.item, path, problems)
@@ -286,7 +289,7 @@ def _pruned_list(value: list[Any], item: Node | None, path: str, problems: list[
 
 
 def _finish_object(value: dict[str, Any], node: Node, path: str, problems: list[Problem]) -> None:
-    """Notes what is wrong with an object as a whole, once its fields are pruned."""
+    """Note what is wrong with an object as a whole, once its fields are pruned."""
     if node.closed and not value.keys() <= node.fields.keys():
         problems += [_unknown(name, node.fields, path) for name in value if name not in node.fields]
     if not node.required <= value.keys():
@@ -297,7 +300,7 @@ def _finish_object(value: dict[str, Any], node: Node, path: str, problems: list[
 
 
 def _wrong(value: Any, node: Node) -> str | None:
-    """Says what is wrong with the type or the limits of a value, or None. Never quotes the value."""
+    """Return what is wrong with the type or the limits of a value, without quoting it, or None."""
     kind = _KINDS.get(type(value))
     if kind != node.kind:
         if node.alternative and kind == node.alternative.kind:
@@ -314,7 +317,7 @@ def _wrong(value: Any, node: Node) -> str | None:
 
 
 def _unknown(name: Any, fields: dict[str, Node], path: str) -> Problem:
-    """Says which known name is likely meant: a listed mistake, another spelling, or the nearest."""
+    """Say which known name is likely meant: a listed mistake, another spelling, or the nearest."""
     plain = str(name).lower().replace("_", "")
     spelled = {known.lower().replace("_", ""): known for known in fields}
     meant = next((known for known, node in fields.items() if plain in node.mistaken_names), None)
@@ -324,7 +327,7 @@ def _unknown(name: Any, fields: dict[str, Node], path: str) -> Problem:
 
 
 def _nearest(value: str, known: Iterable[str]) -> str:
-    """Returns the most alike of ``known``, else one that ``value`` begins with, else nothing."""
+    """Return the most alike of ``known``, else one that ``value`` begins with, else nothing."""
     from difflib import get_close_matches  # only a mistake pays for it
 
     begins = [each for each in known if value.lower().startswith(each)]
@@ -332,7 +335,7 @@ def _nearest(value: str, known: Iterable[str]) -> str:
 
 
 def _not_json(value: Any, path: str) -> Iterator[Problem]:
-    """Finds what JSON can't carry, also inside free-form objects."""
+    """Find what JSON can't carry, also inside free-form objects."""
     if isinstance(value, dict):
         for name, each in value.items():
             yield from _not_json(each, f"{path}.{_shown(name)}")
@@ -356,7 +359,7 @@ def _not_an_object(value: object) -> str:
 
 
 def _shown(name: object) -> str:
-    """Renders a key from outside; one that looks like a text or a secret rather than a name isn't shown."""
+    """Render a key from outside; one that looks like a text or a secret rather than a name isn't shown."""
     return name if isinstance(name, str) and re.fullmatch(r"[\w-]{1,40}", name) else "(an odd name)"
 
 
@@ -368,7 +371,7 @@ class Connection:
 
 
 def connection(auth: object) -> tuple[Connection, list[Problem]]:
-    """Checks a ``kustomer`` resource and says where its key may go. Never raises.
+    """Check a ``kustomer`` resource and return where its key may go, and all problems. Never raise.
 
     The base is ``baseUrl`` where given, else the host of ``orgName``, else ``https://api.kustomerapp.com``
     (https://developer.kustomer.com/docs/get-started/authentication). What is often pasted along is taken off: blanks,

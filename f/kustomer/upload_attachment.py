@@ -198,7 +198,7 @@ _BEGINNINGS = {
 
 
 def content_type(name: str, first: bytes = b"") -> str:
-    """Tells the media type of a file by its name, else by its ``first`` bytes."""
+    """Tell the media type of a file by its name, else by its ``first`` bytes."""
     extension = posixpath.splitext(name)[1].lower()
     told = _TYPES.get(extension) or mimetypes.MimeTypes().guess_type(f"x{extension}", strict=False)[0]
     begins = (kind for start, kind in _BEGINNINGS.items() if first.startswith(start))
@@ -212,7 +212,7 @@ class Form:
     """
 
     def __init__(self, fields: dict[str, str], name: str, kind: str, file: BinaryIO) -> None:
-        """Takes the fields that go before the file, and the file's name, media type and content."""
+        """Take the fields that go before the file, and the file's name, media type and content."""
         # An empty file leaves the bytes that go before and after its content.
         form, self.content_type = encode_multipart_formdata([*fields.items(), ("file", (name, b"", kind))])
         before, mark, after = form.rpartition(b"\r\n--")
