@@ -232,13 +232,10 @@ class Redactor:
         """Return the text without the secrets."""
         text = self._without_key(text)
         for form in self._all_forms():
-            if form in text:  # a pattern of a whole message is costly to make, and re would keep it
-                is_word = len(form) < SHORTEST_TEXT
-                text = (
-                    re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "[...]", text)
-                    if is_word
-                    else text.replace(form, "[...]")
-                )
+            if len(form) >= SHORTEST_TEXT:
+                text = text.replace(form, "[...]")
+            elif form in text:
+                text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "[...]", text)
         return "".join(each if each.isprintable() else " " for each in text)[:LONGEST_REASON]
 
     def _all_forms(self) -> list[str]:
@@ -292,9 +289,8 @@ ADVICE: tuple[tuple[ProblemClass, str, str], ...] = (
         "The organisation's limit of requests a minute, shared by all its keys and agents, is used up.",
     ),
     (RateLimited, "", "{limit}"),
-    (Conflict, "look-up", "{conflict}"),
-    (Rejected, "look-up", "Check the {sought}, and baseUrl."),
     (Conflict, "", "{conflict}"),
+    (Rejected, "look-up", "Check the {sought}, and baseUrl."),
     (Rejected, "404", "Check the ids in the body, and baseUrl: what they name is not in the key's organisation."),
     (Rejected, "413", "Shorten the longest fields, or attach the text as a file."),
     (Rejected, "reason", "Correct what Kustomer names above."),
