@@ -167,14 +167,8 @@ def site(server: Kustomer, waited: list[float], monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def workspace(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+def workspace(site: Site, storage: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A workspace whose object storage takes the place of the dict, and whose job this process is."""
     store_in(monkeypatch, READ, WRITE)
-    with Workspace() as workspace:
-        monkeypatch.setenv("BASE_INTERNAL_URL", workspace.url.rstrip("/"))
-        monkeypatch.setenv("WM_TOKEN", workspace.token)
-        monkeypatch.setenv("WM_WORKSPACE", workspace.id)
-        monkeypatch.setenv("WM_JOB_ID", "0190")
-        # Nobody here speaks TLS, and the storage's client reads every trusted certificate each time.
-        monkeypatch.setenv("SSL_CERT_DIR", "/")
-        yield workspace
+    monkeypatch.setenv("WM_JOB_ID", "0190")
+    return storage

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import trustme
 
 from f.kustomer import wire
 from f.kustomer.create_message import main
@@ -303,18 +302,13 @@ def test_a_success_before_the_whole_file_has_left_is_none(
 
 @pytest.mark.parametrize("size", [8191, 8192, 8193])
 def test_what_tls_holds_of_a_further_answer_is_not_taken_for_the_next(
-    adversary: Adversary, message: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+    adversary: Adversary, message: Body, pem: Path, size: int
 ) -> None:
     """Also where an answer ends with what is read at once, and the rest of its TLS record is more of it."""
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("NO_PROXY", "localhost")
     long = answer("201 Created", JSON.ljust(size - len(CREATED) + len(JSON) - 2))
     assert len(long) == size
     then = [read(), send(created(SECOND)), hold()]
     scripts = [read(), send(long + created(STRAY)), *then], then
-    stage = adversary.play(*scripts, tls=tmp_path / "server.pem")
+    stage = adversary.play(*scripts, tls=pem)
     auth: Any = {"apiKey": "a-key-of-no-importance", "baseUrl": f"https://localhost:{stage.port}"}
     assert [main(auth, message)["data"]["id"] for _ in range(2)] == [FIRST, SECOND]  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ import zlib
 from pathlib import Path
 
 import pytest
-import trustme
 
 from f.kustomer import wire
 from f.kustomer.create_message import main
@@ -148,16 +147,6 @@ def test_a_look_up_without_an_end_is_given_up(
         error = run(message | {"externalId": "order-1042"}, baseUrl=stage.url).failed
     assert (type(error), error.outcome, error.retryable, error.attempts) == (NoAnswer, "not_sent", True, 3)
     assert (len(stage.requests), len(waits)) == (3, 2)
-
-
-@pytest.fixture
-def pem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Key and certificate of a server for localhost that the worker trusts."""
-    ca = trustme.CA()
-    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
-    return tmp_path / "server.pem"
 
 
 @pytest.mark.timeout(5)
