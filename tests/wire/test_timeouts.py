@@ -311,7 +311,7 @@ def test_an_upload_s_host_that_reads_too_slowly_is_given_up(
     """After what the system buffers, two windows show it, though every one of them has seen some bytes go."""
     stage = adversary.play([read(bytes_per_second=RATE * part), send(NO_CONTENT)])
     kustomer.fault(place(stage.url))
-    with ends(READ, 3 * READ), pytest.raises(NoAnswer) as caught:
+    with ends(READ, 4.0), pytest.raises(NoAnswer) as caught:
         upload(auth, content)  # type: ignore[arg-type]
     assert (caught.value.outcome, caught.value.retryable) == ("unknown", True)
 
