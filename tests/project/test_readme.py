@@ -94,6 +94,18 @@ def test_number_is_the_one_in_the_code(words: str) -> None:
     assert words in PROSE
 
 
+def test_hours_of_a_history_follow_from_its_requests() -> None:
+    """At half of the limit that the table's head names, with the requests that stand below it."""
+    told = re.search(r"([\d,]+) requests for a thousand messages, ([\d,]+) where it looks", PROSE)
+    assert told
+    rows = re.findall(r"^\| ([\d,]+) messages \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", STEPS_PAGE, re.M)
+    assert len(rows) == 3
+    for messages, *hours in rows:
+        thousands = int(messages.replace(",", "")) / 1_000
+        each = [thousands * int(requests) / (limit / 2) / 60 for limit in (500, 2_000) for requests in told.groups()]
+        assert [float(hour) for hour in hours] == pytest.approx(each, rel=0.05, abs=0.005)
+
+
 def test_fifth_on_top_is_the_jitter_in_the_code() -> None:
     """The README says it in words."""
     assert "each up to a fifth longer" in PROSE
