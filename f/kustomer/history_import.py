@@ -13,8 +13,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from f.kustomer.client import dig
-from f.kustomer.contacts import emails
 from f.kustomer.errors import KustomerError, RecordKind
+from f.kustomer.find_customer import lookup_keys, new_customer
 from f.kustomer.history_jobs import Jobs, Kind, Made, Stuck, Work, without_secrets
 from f.kustomer.history_notes import GIVEN_UP_SECONDS, Note, thread_name
 from f.kustomer.history_pace import TimeIsUp
@@ -185,7 +185,8 @@ class Import:
                 wanted.setdefault(key, row)
         for key, row in wanted.items():
             # Kustomer compares one spelling only, and what an earlier job has begun, it need not refuse to begin again.
-            doubtful = len(_emails(row.customer)) > 1 or of_customer[key][0].first <= self._begun_before
+            spellings = [name for name, _ in lookup_keys(row.customer) if name == "email"]
+            doubtful = len(spellings) > 1 or of_customer[key][0].first <= self._begun_before
             if doubtful and (found := self._find_customer(row.customer)):
                 self._customers[key] = found
         refs = {str(row.number): key for key, row in wanted.items() if key not in self._customers}
@@ -207,23 +208,11 @@ class Import:
         def about(some: Iterable[str]) -> tuple[list[str], list[int]]:
             return [thread.id for ref in some for thread in of_customer[refs[ref]]], []
 
-        bodies = ((ref, self._customer(row)) for ref, row in rows.items())
+        bodies = ((ref, {**new_customer(row.customer), "importedAt": self._imported_at}) for ref, row in rows.items())
         self._jobs.make(Work(CUSTOMERS, look, about, tell), bodies)
 
-    def _customer(self, row: Row) -> dict[str, Any]:
-        given = row.customer
-        body: dict[str, Any] = {name: given[name] for name in ("name", "externalId") if name in given}
-        # Kustomer keeps several of each: https://developer.kustomer.com/api/core-resources/create-customer
-        if "email" in given:
-            body["emails"] = [{"email": _emails(given)[0]}]
-        if "phone" in given:
-            body["phones"] = [{"phone": given["phone"]}]
-        return {**body, "importedAt": self._imported_at}
-
     def _find_customer(self, customer: dict[str, str]) -> str:
-        keys = [("externalId", customer[name]) for name in ("externalId",) if name in customer]
-        keys += [("email", each) for each in _emails(customer)]
-        keys += [("phone", customer[name]) for name in ("phone",) if name in customer]
+        keys = lookup_keys(customer)
         hidden = [value for _, value in keys]
         found = self._jobs.call(CUSTOMERS.record, lambda run: run.find("/v1/customers", keys), hidden)
         return str(dig(found, "data", "id") or "")
@@ -342,10 +331,6 @@ class Import:
                 self.plan.tell(row.number, [(f"files[{at}]", f"failed, so that this row is left: {error}")])
                 return []
         return made
-
-
-def _emails(customer: dict[str, str]) -> list[str]:
-    return emails(customer["email"]) if "email" in customer else []
 
 
 def _secrets(row: Row) -> list[str]:
