@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## list the targets; each sets up what it needs
 	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/ready .venv-job/ready ## record a realistic message as a Windmill worker does, and show the timeline
+demo: .venv/ready .venv-job/ready ## record messages and import a history as a Windmill worker does, and show the timelines
 	@python -m tests.demo
 
 # The text of the body goes through the environment untouched: neither make nor a shell reads what is in it.

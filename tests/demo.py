@@ -1,6 +1,7 @@
 """Record an e-mail with a file, its answer, and the e-mail again, as a Windmill worker does, and show the timeline.
 
-Run by `make demo`. Kustomer and the Windmill server are stand-ins on this machine; each job is a real process.
+Run by `make demo`, which then imports a history. Kustomer and the Windmill server are stand-ins on this machine; each
+job is a real process.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests import demo_import
 from tests.show import WIDTH, as_json, failure, log, show, timeline, timeline_title
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
@@ -78,7 +80,7 @@ def shown_timeline(kustomer: Kustomer, job: Job) -> list[str]:
     return [timeline_title(conversation), *timeline(kustomer.timeline(conversation), new)]
 
 
-def main() -> int:
+def record() -> int:
     """Run the jobs; the exit status says whether all succeeded, with each message once on the timeline."""
     results = []
     with Kustomer() as kustomer:
@@ -95,8 +97,13 @@ def main() -> int:
     if recorded != 2 or results[0]["message"]["id"] != results[2]["message"]["id"]:
         print(f"Two messages should be there, but {recorded} were recorded.", file=sys.stderr)
         return 1
-    print("Three jobs, two messages.")
+    print("Three jobs, two messages.", end="\n\n")
     return 0
+
+
+def main() -> int:
+    """Record messages, then import a history; the exit status says whether both went well."""
+    return record() or demo_import.main()
 
 
 if __name__ == "__main__":

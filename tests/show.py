@@ -40,11 +40,15 @@ def failure(job: Job) -> Iterator[str]:
         yield from as_json({"extra": error["extra"]})
 
 
-def timeline(messages: Iterable[Resource], new: Collection[str]) -> Iterator[str]:
-    """Give a conversation's messages as an agent reads them; `new` are the ids of the messages to mark."""
+def timeline(messages: Iterable[Resource], new: Collection[str], *, years: bool = False) -> Iterator[str]:
+    """Give a conversation's messages as an agent reads them; `new` are the ids of the messages to mark.
+
+    Old messages are shown with their `years`.
+    """
+    day = "%d %b %Y" if years else "%d %b"
     for message in messages:
         told = message["attributes"]
-        at = datetime.fromisoformat(told["sentAt"].upper()).strftime("%d %b %H:%M")
+        at = datetime.fromisoformat(told["sentAt"].upper()).strftime(f"{day} %H:%M")
         mark = "*" if message["id"] in new else " "
         head = f"{mark} {at}  {ARROWS[told['direction']]} {told['channel']:<6} {told['app']:<11} "
         text = ": ".join(told[part] for part in ("subject", "preview") if part in told)
