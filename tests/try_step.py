@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from f.kustomer.inputs import Node
 from tests.lock import ROOT, SCRIPTS
 from tests.show import as_json, failure, log, show, timeline, timeline_title
-from tests.standin.kustomer import Kustomer
+from tests.standin.kustomer import Bulk, Kustomer
 from tests.standin.records import related
 from tests.standin.windmill import Workspace
 from tests.standin.worker import Job, run
@@ -34,12 +34,29 @@ m-2,t-1,ada@example.com,Ada Lindqvist,email,out,2019-05-04T09:30:00Z,Re: Lamp,We
 m-3,t-2,grace@example.com,Grace Hopper,chat,in,2020-02-29T12:00:00Z,,Do you deliver to ships?
 """,
 }
+# What is shown for a step whose form has no example that says what it does.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "import_report": {
+        "check": {"rows": 300},
+        "rounds": [
+            {
+                "parts": [
+                    {"rows": 300, "created": 297, "already": 3, "refused": 0, "unknown": 0, "left": 0}
+                    | {"problems": [], "remarks": [], "refused_rows": None, "again": False}
+                ]
+            }
+        ],
+    }
+}
 # Fields with an id of what is there from the beginning.
 SEEDED = ("customer", "conversation")
 # Longer than any job takes (seconds).
-TIMEOUT = 180
-# How many conversations fit on a screen; a history may make hundreds.
-TIMELINES = 5
+TIMEOUT = 900
+# What fits on a screen; a history may have hundreds of each.
+TIMELINES = 3
+LINES = 10  # of a timeline
+PROBLEMS = 5
+REFUSED = 3
 
 
 class MistakeError(Exception):
@@ -123,7 +140,7 @@ def list_steps(step: str, known: Iterable[str]) -> Iterator[str]:
 def example_of_use(step: str, main: Any) -> Iterator[str]:
     """Give what may be typed where the body is missing."""
     hint = get_type_hints(main, include_extras=True)["body"]
-    fields = example(hint, HISTORY if step.startswith("import") else INVOICE)
+    fields = EXAMPLES.get(step) or example(hint, HISTORY if step.startswith("import") else INVOICE)
     body = json.dumps(fields, indent=2, ensure_ascii=False)
     yield f"{step} takes a BODY: the fields of its form as JSON, or a file with them (BODY=@event.json). For example:"
     yield ""
@@ -133,27 +150,51 @@ def example_of_use(step: str, main: Any) -> Iterator[str]:
     yield f"{' and '.join(STORED)}, and those of this machine by their paths."
 
 
-def show_timelines(kustomer: Kustomer) -> None:
-    """Show each conversation that the job made or added to, else the one that was there before."""
+def show_timelines(kustomer: Kustomer, otherwise: list[str], years: bool) -> None:
+    """Show some of the conversations that the job made or added to, if any, `otherwise` others."""
     new = {message["id"] for message in kustomer.messages}
     made = [each["id"] for each in kustomer.conversations]
     added_to = [related(message, "conversation") for message in kustomer.messages]
-    touched = [each for each in dict.fromkeys([*made, *added_to]) if each] or [kustomer.conversation]
+    touched = [each for each in dict.fromkeys([*made, *added_to]) if each] or otherwise
     for conversation in touched[:TIMELINES]:
-        show(timeline(kustomer.timeline(conversation), new), timeline_title(conversation))
+        lines = timeline(kustomer.timeline(conversation), new, years=years)
+        show(first(lines, LINES, "lines"), timeline_title(conversation))
     if len(touched) > TIMELINES:
-        show([f"And {len(touched) - TIMELINES} more conversations."])
+        show([f"And {len(touched) - TIMELINES:,} more conversations."])
     if apart := [message for message in kustomer.messages if not related(message, "conversation")]:
         show(timeline(apart, new), "In no conversation")
+
+
+def first(lines: Iterable[str], most: int, what: str) -> Iterator[str]:
+    """Give the first lines, and say how many more there are."""
+    lines = list(lines)
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"And {len(lines) - most:,} more {what}."
 
 
 def show_job(job: Job) -> None:
     """Show the job's log, and its answer or its error."""
     show(log(job), f"Log, of {job.seconds:.2f} s")
-    if job.ok:
-        show(as_json(job.result), "Answer")
-    else:
+    if not job.ok:
         show(failure(job), "Error")
+        return
+    result = job.result
+    problems = result.get("problems", [])
+    shown = {**result, "problems": problems[:PROBLEMS]} if problems else result
+    show(as_json(shown), "Answer")
+    if len(problems) > PROBLEMS:
+        show([f"And {len(problems) - PROBLEMS:,} more problems."])
+    if "md" in result:
+        show(result["md"].splitlines(), "As Windmill shows it")
+
+
+def show_refused(job: Job, workspace: Workspace) -> None:
+    """Show the rows of a history that the job has written into the object storage, to be corrected."""
+    place = job.result.get("refused_rows") if job.ok else None
+    if place:
+        rows = workspace.stored()[place].decode().splitlines()
+        show(first(rows, REFUSED, "rows"), f"{place} in the object storage")
 
 
 def main() -> int:
@@ -177,11 +218,15 @@ def main() -> int:
             workspace.store(path, content)
         ids = {name.upper(): getattr(kustomer, name) for name in SEEDED}
         show([f"  {name:<13} {each}" for name, each in ids.items()], "There already")
-        auth = {"apiKey": kustomer.keys["full"], "baseUrl": kustomer.url}
+        # Dates can be set by an import whose key is an administrator's. Nobody need wait for the bulk jobs here.
+        imports = step.startswith("import")
+        kustomer.jobs.bulk = Bulk(order="given", delay=0, per_item=0)
+        auth = {"apiKey": kustomer.keys["admin" if imports else "full"], "baseUrl": kustomer.url}
         given = {"auth": auth, **filled_in(args, ids)}
         job = run(f"f/kustomer/{step}", given, workspace=workspace, timeout=TIMEOUT)
         show_job(job)
-        show_timelines(kustomer)
+        show_refused(job, workspace)
+        show_timelines(kustomer, [] if imports else [kustomer.conversation], years=imports)
     return 0 if job.ok else 1
 
 

@@ -162,6 +162,59 @@ def test_own_file_is_in_the_object_storage(tried: Try, tmp_path: pathlib.Path) -
     assert (answer(output)["name"], answer(output)["contentLength"]) == ("photo.jpg", 18)
 
 
+@pytest.fixture
+def history(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A file of one's own: 40 messages in 10 conversations, of which the first has 16, and 8 rows without a date."""
+    rows = [
+        f"m-{number},t-{number % 10 if number > 13 else 0},ada@example.com,email,in,{date},Text {number}\n"
+        for number, date in enumerate(["2019-05-04T08:00:00Z"] * 40 + [""] * 8)
+    ]
+    file = tmp_path / "my.csv"
+    file.write_text("messageId,threadId,email,channel,direction,sentAt,text\n" + "".join(rows), encoding="utf-8")
+    return file
+
+
+def test_own_history_can_be_checked(tried: Try, history: pathlib.Path) -> None:
+    """What is wrong is told, the first of it, and nothing is recorded."""
+    status, output = tried("import_messages", {"file": {"s3": str(history)}, "app": "x", "check": True})
+    result = answer(output)
+    assert status == 0
+    assert (result["rows"], result["left"], result["refused"], result["threads"]) == (48, 40, 8, 10)
+    assert [each["row"] for each in result["problems"]] == [42, 43, 44, 45, 46]
+    assert "And 3 more problems." in output
+    assert "Timeline" not in output
+
+
+def test_own_history_is_shown_on_some_timelines_with_what_is_to_be_corrected(tried: Try, history: pathlib.Path) -> None:
+    """The first conversations of the file, with the year of their messages; the rest is counted.
+
+    The key is one that may set dates, as an import needs it.
+    """
+    status, output = tried("import_messages", {"file": {"s3": str(history)}, "app": "x"})
+    timelines = output.split("Timeline of conversation ")[1:]
+    assert status == 0
+    assert (answer(output)["created"], answer(output)["refused"]) == (40, 8)
+    assert answer(output)["remarks"] == []
+    assert "my.csv.import/refused-0000.ndjson in the object storage\n{" in output
+    assert "And 5 more rows." in output
+    assert [each.count("* 04 May 2019 08:00  → email  x ") for each in timelines] == [10, 3, 3]
+    assert "And 6 more lines." in timelines[0]
+    assert output.endswith("And 7 more conversations.\n\n")
+    assert "eyJ" not in output
+    assert len(output.splitlines()) < 100
+
+
+@pytest.mark.parametrize("refused", [0, 3])
+def test_report_is_shown_as_windmill_shows_it(refused: int, tried: Try) -> None:
+    """As lines of Markdown, whether it is the step's answer or its error."""
+    body = try_step.EXAMPLES["import_report"]
+    (part,) = body["rounds"][0]["parts"]
+    counted = {**part, "created": part["created"] - refused, "refused": refused}
+    status, output = tried("import_report", {**body, "rounds": [{"parts": [counted]}]})
+    assert status == (1 if refused else 0)
+    assert "of 300 rows are on Kustomer's timelines\n\n| rows | |\n| ---: | --- |\n" in output
+
+
 @pytest.mark.parametrize("step", ["", "create_mesage", "client"])
 def test_unknown_step_names_the_steps(step: str, tried: Try) -> None:
     """So does none; a script that has no main is no step."""
