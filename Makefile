@@ -25,7 +25,7 @@ check: .venv/ready ## lint, types and format
 	@ruff format --check .
 	@mypy
 
-bench: .venv/ready .venv-job/ready ## speed and memory against a naive port of the Hub's script, as ratios within one run
+bench: .venv/ready .venv-job/ready ## speed and memory against a naive port of the Hub's script, and what an import of a history takes
 	@python -m tests.bench
 
 schema: .venv/ready tests/node_modules ## write the forms from the steps' types

@@ -1,4 +1,4 @@
-"""Measure the step against a naive port of the Hub script: one table of medians and ratios.
+"""Measure create_message against a naive port of the Hub script, and the import against messages one by one: a table.
 
 Run by `make bench`. Everything is compared within one run, in turns, because a machine's speed changes while one
 measures. A missed target is shown, not punished: the exit status is 0.
@@ -23,6 +23,8 @@ from typing import Any
 
 import trustme
 
+from tests import bench_history
+from tests.bench_history import Figure
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
 from tests.standin.worker import JOB_PYTHON, ROOT, Dedicated, Job, run
@@ -346,12 +348,16 @@ def imports(rounds: Rounds, rows: int = 10) -> Iterator[tuple[str, float]]:
     yield from sorted(middle.items(), key=lambda item: -item[1])[:rows]
 
 
-def measure(rounds: Rounds) -> Iterator[Row]:
+def measure(rounds: Rounds) -> Iterator[Row | Figure]:
     """Every row of the table, one group after the other."""
     yield from cold(rounds)
     yield from whole(rounds)
     yield from warm(rounds, "one message, warm", 0.85, None, {})
     yield from warm_tls(rounds)
+    yield Figure(f"check of a body with all {len(FULL_BODY)} fields, µs", checking(rounds), 150)
+    for step, body in (UPLOAD, lambda file: {"file": file}), (RECORD, event_with):
+        what = f"{LARGE // 1_000_000} MB in {step.rpartition('/')[2]}, MiB more"
+        yield Figure(what, large_file(step, body), 32)
 
 
 def main() -> None:
@@ -361,13 +367,9 @@ def main() -> None:
     print(line("median of", "naive", "ours", "ratio", "target", ""))
     for row in measure(rounds):
         print(line(*row.cells()), flush=True)
-    what = f"check of a body with all {len(FULL_BODY)} fields, µs"
-    took = checking(rounds)
-    print(line(what, "", f"{took:.4g}", "", "150", "reached" if took <= 150 else "missed"))
-    for step, body in (UPLOAD, lambda file: {"file": file}), (RECORD, event_with):
-        what = f"{LARGE // 1_000_000} MB in {step.rpartition('/')[2]}, MiB more"
-        added = large_file(step, body)
-        print(line(what, "", f"{added:.4g}", "", "32", "reached" if added <= 32 else "missed"), flush=True)
+    print("\n" + line("import of a history", "one by one", "ours", "", "target", ""))
+    for figure in bench_history.measure():
+        print(line(*figure.cells()), flush=True)
     print("\nimports of the step beyond requests, ms of their own")
     for module, milliseconds in imports(rounds):
         print(f"  {module:<40}{milliseconds:>10.2f}")
