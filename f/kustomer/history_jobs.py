@@ -230,7 +230,7 @@ class Jobs:
             self.pace.sleep(self._poll)
             made = self._results(job)
             if made.keys() >= set(refs):
-                self._poll = max(self._poll * 0.98, SHORTEST_POLL_SECONDS)
+                self._poll = max(self._poll * 0.8, SHORTEST_POLL_SECONDS)
                 return made, True
         pause = FIRST_POLL_SECONDS / 2
         while True:

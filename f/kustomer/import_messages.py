@@ -376,19 +376,20 @@ class Progress:
     def __init__(self, plan: Plan, started: float) -> None:
         """Take what is imported, and when that began."""
         self.pace: Pace | None = None
-        self._plan, self._started = plan, started
+        self._plan, self._started, self._rows = plan, started, plan.chosen
+        self._before = plan.rows - plan.counts()["left"]  # what was wrong in the file is not work
         self._bar = threading.Thread()
         self._shown = -1
 
     def show(self) -> None:
         """Show it now."""
-        counts = self._plan.counts()
-        rows = sum(counts.values())
-        done = rows - counts["left"]
+        rows = self._rows
+        done = min(self._plan.rows - self._plan.counts()["left"] - self._before, rows)
         took = clock.now() - self._started
-        to_go = took / done * counts["left"] if done else 0
+        to_go = took / done * (rows - done) if done else 0
         requests = "" if not self.pace or self.pace.remaining is None else f", {self.pace.remaining:,} requests left"
-        log(f"{done:,} of {rows:,} rows{requests}, about {int(to_go // 60)} min {int(to_go % 60)} s to go")
+        time_to_go = f", about {int(to_go // 60)} min {int(to_go % 60)} s to go" if done else ""
+        log(f"{done:,} of {rows:,} rows{requests}{time_to_go}")
         percent = min(99, 100 * done // rows) if rows else 99
         if percent > self._shown and not self._bar.is_alive():
             self._shown = percent

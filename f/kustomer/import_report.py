@@ -96,8 +96,8 @@ def _counted(runs: list[Result]) -> Counter[str]:
     """Add up the runs of one part: what an earlier one has recorded is there already for a later one."""
     if not runs:
         return Counter()
-    counts = Counter({status: runs[-1][status] for status in STATUSES})
-    earlier = sum(run["created"] for run in runs[:-1])
+    counts = Counter({status: runs[-1].get(status, 0) for status in STATUSES})
+    earlier = sum(run.get("created", 0) for run in runs[:-1])
     counts["created"] += earlier
     counts["already"] -= earlier
     return counts
@@ -115,13 +115,14 @@ def _report(counts: Counter[str], results: list[Result], errors: list[Result]) -
     lines += [f"| {counts[status]:,} | {text} |" for status, text in STATUSES.items() if counts[status]]
     lines += _reasons(results)
     lines += _errors(errors)
-    lines += [f"- {remark}" for remark in dict.fromkeys(each for result in results for each in result["remarks"])]
+    remarks = dict.fromkeys(each for result in results for each in result.get("remarks", []))
+    lines += ["", "## Remarks", "", *(f"- {remark}" for remark in remarks)] if remarks else []
     return "\n".join([*lines, *_next(counts, results, errors)])
 
 
 def _reasons(results: list[Result]) -> list[str]:
     """List what was wrong with rows, what is alike together."""
-    told = sorted((each for result in results for each in result["problems"]), key=lambda each: each["row"])
+    told = sorted((each for result in results for each in result.get("problems", [])), key=lambda each: each["row"])
     # Numbers differ from row to row where the reason is the same.
     reasons = [f"{each['path']} {each['title']}".strip() for each in told]
     alike = [re.sub(r"\d[\d,.]*\d|\d", "#", each) for each in reasons]
@@ -132,7 +133,7 @@ def _reasons(results: list[Result]) -> list[str]:
     for key, number in Counter(alike).most_common(MOST_REASONS):
         row, reason = first[key]
         lines.append(f"| {number:,} | {_cell(reason)} | {row:,} |")
-    if any(len(result["problems"]) < result["refused"] + result["unknown"] for result in results):
+    if len(told) < sum(result.get("refused", 0) + result.get("unknown", 0) for result in results):
         lines += ["", "Not every reason is counted here; the files of refused rows have all of them."]
     return lines
 
@@ -152,7 +153,7 @@ def _errors(errors: list[Result]) -> list[str]:
 
 def _next(counts: Counter[str], results: list[Result], errors: list[Result]) -> list[str]:
     """Say what to do."""
-    files = [result["refused_rows"] for result in results if result["refused_rows"]]
+    files = [result["refused_rows"] for result in results if result.get("refused_rows")]
     todo = []
     if counts["left"] or counts["unknown"] or errors:
         todo.append(
