@@ -110,13 +110,13 @@ def beginning() -> Iterator[str]:
 def checked(job: Job) -> Iterator[str]:
     """Give what the check says of the file, in words."""
     told = job.result
-    yield f"  {told['rows']} rows: {told['left']} to import, {told['refused']} refused"
+    right = f"{told['left']} to import in about {told['requests']} requests"
+    yield f"  {told['rows']} rows: {right}, {told['refused']} refused"
     yield f"  {told['threads']} conversations of {told['customers']} customers, {told['first']} to {told['last']}"
-    yield f"  about {told['requests']} requests"
     yield from (f"  row {each['row']}: {each['path']} {each['title']}" for each in told["problems"])
 
 
-def last_lines(kustomer: Kustomer, most: int = 4) -> Iterator[str]:
+def last_lines(kustomer: Kustomer, most: int = 3) -> Iterator[str]:
     """Give the end of the timeline of the file's first thread."""
     first = next(each for each in kustomer.conversations if each["attributes"]["externalId"] == "1000")
     messages = kustomer.timeline(first["id"])

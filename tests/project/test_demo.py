@@ -36,7 +36,7 @@ def test_demo_tells_the_wrong_rows_of_a_history_and_imports_the_rest(shown: tupl
     assert found
     check, done, report = found.groups()
     wrong = [str(row) for row in demo_import.WRONG]
-    assert "300 rows: 297 to import, 3 refused" in check
+    assert "300 rows: 297 to import" in check
     assert re.findall(r"^  row (\d+): ", check, re.MULTILINE) == wrong
     assert "297 of 297 rows, " in done
     assert "| 297 | recorded by this import |" in report
@@ -47,10 +47,10 @@ def test_demo_of_a_history_is_read_at_a_glance_and_ends_with_a_timeline(shown: t
     """A screen of it, with the last messages of one conversation and their old dates."""
     lines = shown[1].splitlines()
     timeline = shown[1].partition("Timeline of conversation ")[2].splitlines()[1:-2]
-    assert len(lines) <= 50
+    assert len(lines) <= 46
     assert max(map(len, lines)) <= 110
     assert [line[:13] for line in timeline if line.startswith("*")] == [
-        f"* {day} Mar 2019" for day in ("07", "09", "11", "13")
+        f"* {day} Mar 2019" for day in ("09", "11", "13")
     ]
     assert lines[-1].endswith(": 297 messages, 3 rows to correct.")
 
