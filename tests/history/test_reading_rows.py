@@ -373,15 +373,17 @@ def test_what_is_nested_too_deeply_to_be_written_with_others_is_told() -> None:
     """A job is written from further up the stack, where one bad row would end all."""
     deep: Any = "x"
     told = {False: 0, True: 0}
-    for _ in range(1_500):
+    for level in range(6_000):  # how many are too many differs from one Python to the next
         deep = [deep]
+        if level % 7:
+            continue
         found = row_of(Record(7, {**RIGHT, "meta": {"a": deep}}, None), Options("acme-inbox"))
         told[isinstance(found, Row)] += 1
         if isinstance(found, Row):
             assert encoded(found.body, 40)
         else:
             assert found == [("meta", "is nested too deeply: use fewer levels")]
-    assert min(told.values()) > 100
+    assert min(told.values()) > 50
     assert refused({**RIGHT, "files": [deep]}) == {"row": "is nested too deeply: use fewer levels"}
 
 
