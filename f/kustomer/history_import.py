@@ -13,9 +13,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from f.kustomer.client import dig
-from f.kustomer.errors import KustomerError, RecordKind
+from f.kustomer.errors import KustomerError, RecordKind, Rejected
 from f.kustomer.find_customer import lookup_keys, new_customer
-from f.kustomer.history_jobs import Jobs, Kind, Made, Stuck, Work, without_secrets
+from f.kustomer.history_jobs import KEPT, Jobs, Kind, Made, Stuck, Work, without_secrets
 from f.kustomer.history_notes import GIVEN_UP_SECONDS, Note, thread_name
 from f.kustomer.history_pace import TimeIsUp
 from f.kustomer.history_plan import Plan, Thread, customer_key
@@ -30,10 +30,14 @@ WAVE_IN_TURN = 500
 # What Kustomer may say of a message that is there: only "duplicate detected", of a customer, is documented.
 TAKEN = re.compile("(?i)duplicate|already|exist|unique|taken|conflict")
 
-CUSTOMERS = Kind("customers", RecordKind("customer", role="org.permission.customer.create", quiet=True))
-CONVERSATIONS = Kind("conversations", RecordKind("conversation", role="org.permission.conversation.create", quiet=True))
+
+def _kind(name: str) -> Kind:
+    role = f"org.permission.{name}.create"
+    return Kind(f"{name}s", RecordKind(name, role=role, not_sent_text=KEPT, quiet=True))
+
+
+CUSTOMERS, CONVERSATIONS, MESSAGES = map(_kind, ("customer", "conversation", "message"))
 ATTACHMENTS = ATTACHMENT._replace(quiet=True)
-MESSAGES = Kind("messages", RecordKind("message", role="org.permission.message.create", quiet=True))
 
 
 class Place(NamedTuple):
@@ -214,7 +218,10 @@ class Import:
     def _find_customer(self, customer: dict[str, str]) -> str:
         keys = lookup_keys(customer)
         hidden = [value for _, value in keys]
-        found = self._jobs.call(CUSTOMERS.record, lambda run: run.find("/v1/customers", keys), hidden)
+        try:
+            found = self._jobs.call(CUSTOMERS.record, lambda run: run.find("/v1/customers", keys), hidden)
+        except Rejected:  # nobody has what Kustomer doesn't even look for, and a submit tells what is wrong with it
+            return ""
         return str(dig(found, "data", "id") or "")
 
     # Conversations

@@ -49,6 +49,9 @@ class Made(NamedTuple):
     why: str = ""
 
 
+# What a look-up that fails means for an import.
+KEPT = "What was recorded so far stays."
+
 # Returns the ids in Kustomer of what is there, by reference.
 Look = Callable[[Iterable[str]], dict[str, str]]
 
@@ -67,7 +70,7 @@ class Work(NamedTuple):
     alone: Callable[[tuple[str, dict[str, Any]]], object] | None = None
 
 
-BULK = RecordKind("bulk", role="org.permission.bulk.read")
+BULK = RecordKind("bulk", role="org.permission.bulk.read", not_sent_text=KEPT)
 
 
 class Stuck(Exception):
@@ -132,7 +135,7 @@ class Jobs:
                 if not left:
                     break
             if left and self._no_answer:
-                raise self._no_answer
+                raise _not_taken(self._no_answer)
             never = Made("refused", why="Kustomer took it and did not record it, more than once")
             work.tell(dict.fromkeys(left, never))
 
@@ -264,6 +267,13 @@ class Jobs:
             raise
         results = [each for batch in found for each in (batch.get("attributes") or batch).get("results") or []]
         return {each["_clientRef"]: made for each in results if (made := _made(each))}
+
+
+def _not_taken(last: KustomerError) -> KustomerError:
+    """Return the error for what was sent several times, and is not there: unlike a single request, that is known."""
+    said = "; ".join(map(sentence, last.errors)) or str(last).partition(". ")[0]
+    text = f"Kustomer took none of {TRIES} bulk jobs, and has nothing of them ({said}). Run the import again later."
+    return KustomerError(text, outcome="rejected", retryable=True, status=last.status, errors=last.errors)
 
 
 def _made(result: Any) -> Made | None:

@@ -69,7 +69,8 @@ class Notes:
         if self._file is None or any(run["plan"] == self._plan for run in self._runs):
             return
         names = None if threads is None else [thread_name(each) for each in threads]
-        self._runs.append({"plan": self._plan, "parts": parts, "threads": names})
+        about = {"organisation": self._about["organisation"], "plan": self._plan}
+        self._runs.append({**about, "parts": parts, "threads": names})
         self._write("begun.json", {"runs": self._runs})
 
     def submitting(self, kind: str, threads: Iterable[str], rows: Iterable[int]) -> None:
@@ -100,14 +101,16 @@ class Notes:
         )
 
     def write_refused(self, lines: Iterable[str]) -> str | None:
-        """Write the rows that were not recorded, to be corrected and imported again; return where."""
+        """Write the rows that were refused, to be corrected and imported again; return where."""
         if self._file is None:
             return None
         content = "".join(f"{line}\n" for line in lines)
         return self._write(f"refused-{self._part:04}.ndjson", content) if content else None
 
     def _others(self) -> list[Note]:
-        return [run for run in self._runs if run["plan"] != self._plan]
+        """Return the other imports into the same organisation: a trial in a sandbox has recorded nothing elsewhere."""
+        here = self._about.get("organisation")
+        return [run for run in self._runs if run["plan"] != self._plan and run["organisation"] == here]
 
     @staticmethod
     def _name(plan: str, part: int) -> str:

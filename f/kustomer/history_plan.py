@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from f.kustomer.errors import Problem
+from f.kustomer.errors import LONGEST_REASON, Problem
 from f.kustomer.history_rows import Row
 
 # https://developer.kustomer.com/docs/guides/bulk-operations
@@ -278,7 +278,8 @@ class Plan:
 
     def tell(self, number: int, problems: Iterable[Problem]) -> None:
         """Note why a row has its status."""
-        self._base.executemany("INSERT INTO problem VALUES (?, ?, ?)", ((number, *each) for each in problems))
+        told = ((number, *(_as_told(text) for text in each)) for each in problems)
+        self._base.executemany("INSERT INTO problem VALUES (?, ?, ?)", told)
 
     def refuse(self, number: int, problems: Iterable[Problem]) -> None:
         """Note that a row is refused, and why."""
@@ -309,10 +310,10 @@ class Plan:
         return [{"row": number, "path": path, "title": title} for path, title in found]
 
     def refused(self) -> set[int]:
-        """Return the rows that are refused or unknown."""
+        """Return the rows that are refused; what is unknown may be recorded yet, and is nothing to send elsewhere."""
         query = (
             "SELECT item.row FROM item LEFT JOIN item AS one ON one.row = item.same "
-            "WHERE COALESCE(one.status, item.status) IN ('refused', 'unknown')"
+            "WHERE COALESCE(one.status, item.status) = 'refused'"
         )
         return {row for (row,) in self._base.execute(query)}
 
@@ -324,6 +325,11 @@ class Plan:
 def customer_key(customer: dict[str, str]) -> str:
     """Return one text for what identifies a customer, whatever their name."""
     return json.dumps({name: customer[name] for name in sorted(customer) if name != "name"})
+
+
+def _as_told(text: str) -> str:
+    """Return text that may name a column of the file as a database can hold it, and a result."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:LONGEST_REASON]
 
 
 def _digest(text: str) -> bytes:

@@ -291,7 +291,10 @@ def _incomplete(row: dict[str, Any], told: set[str]) -> list[Problem]:
     """Return what a row lacks or can't have as a whole, but for what is ``told`` already."""
     if "row" in told:  # then nothing is left of it
         return []
-    problems = [(name, _DESTROYED) for name in _IDS if _NUMBER(str(row.get(name, "")))]
+    ids = [(name, str(row.get(name, ""))) for name in _IDS]
+    problems = [(name, _DESTROYED) for name, each in ids if _NUMBER(each)]
+    # Answers are read without it, so that the message would not be known again.
+    problems += [(name, "has a NUL character in it: export it again") for name, each in ids if "\0" in each]
     if "threadId" not in row:
         problems.append(("threadId", "is missing: the id of the conversation, the same for all its messages"))
     if "direction" not in row:  # which record_message takes for in

@@ -16,7 +16,7 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Required, Type
 from f.kustomer.check_connection import DATES
 from f.kustomer.check_connection import main as check_key
 from f.kustomer.client import log, start
-from f.kustomer.errors import AccessDenied, InvalidInput, RecordKind, invalid
+from f.kustomer.errors import AccessDenied, InvalidInput, KustomerError, RecordKind, invalid
 from f.kustomer.history_file import WrongFile, records
 from f.kustomer.history_import import Import
 from f.kustomer.history_jobs import Jobs
@@ -173,9 +173,10 @@ DATES_ROLE = DATES.roles[0]
 
 
 class Key(NamedTuple):
-    """What a key may do: whether it may set dates, and the organisation's requests a minute."""
+    """What a key may do: whether it may set dates, and in which organisation, with how many requests a minute."""
 
     dates: bool
+    organisation: str
     limit: int
 
 
@@ -185,8 +186,8 @@ def main(auth: kustomer, body: "History") -> dict[str, Any]:
     Return ``{"rows", "created", "already", "refused", "unknown", "left", "customers", "conversations", "requests",
     "seconds", "problems", "remarks", "again", "refused_rows"}``. ``rows`` is the sum of the five after it: ``left`` is
     for a later run, ``unknown`` may be recorded or not. ``problems`` are ``{"row", "path", "title"}``; ``again`` is
-    true when running this again goes on where it ended; ``refused_rows`` is where refused and unknown rows were
-    written, or None. With ``check`` it counts the whole file, ``requests`` are those that it will take, and there are
+    true when running this again goes on where it ended; ``refused_rows`` is where refused rows were written, or
+    None. With ``check`` it counts the whole file, ``requests`` are those that it will take, and there are
     ``threads``, ``work`` (``{"part", "parts"}`` for each job), ``first`` and ``last`` (dates) and ``hours`` besides.
     Raise the KustomerErrors of f.kustomer.errors.
     """
@@ -220,8 +221,8 @@ def _planned(given: dict[str, Any], file: BinaryIO) -> tuple[Plan, list[str]]:
             raise invalid([(f"body.{path}", what) for path, what in problems])
         options = _options(given, header)
         for record in found:
-            if record.value:
-                record.value.pop(WHY, None)
+            if record.value and record.value.pop(WHY, None) is not None:
+                given.pop("fresh", None)  # of its thread, the import that refused it has likely recorded the rest
             plan.add(record.row, row_of(record, options))
     except WrongFile as error:
         path = "body.file" if "file" in given else "body.content"
@@ -238,13 +239,14 @@ def _options(given: dict[str, Any], header: list[str] | None) -> Options:
 def _key(auth: kustomer) -> Key:
     """Ask Kustomer what the key may do. Raise AccessDenied with all roles that it lacks."""
     told = check_key(auth)
+    organisation = str(told["organisation"]["id"] or told["host"])
     limit = told["limit"]["requests"] or SMALLEST_LIMIT
     if told["steps"] is None:
-        return Key(False, limit)
+        return Key(False, organisation, limit)
     lacking = next(each["missing"] for each in told["steps"] if each["step"] == STEP)
     if needed := [each for each in lacking if each["role"] != DATES_ROLE]:
         raise _denied(needed)
-    return Key(not lacking, limit)
+    return Key(not lacking, organisation, limit)
 
 
 def _denied(needed: list[dict[str, str]]) -> AccessDenied:
@@ -321,7 +323,7 @@ def _imported(
     remarks: list[str],
     started: float,
 ) -> dict[str, Any]:
-    notes = Notes(given.get("file"), _about(given, file), given.get("part", 0))
+    notes = Notes(given.get("file"), _about(given, file, key), given.get("part", 0))
     notes.load()
     notes.begin(given.get("parts", 1), plan.all_threads() if "limit" in given else None)
     progress = Progress(plan, started)
@@ -333,6 +335,11 @@ def _imported(
     progress.show()
     if done.stopped:
         remarks = [*remarks, f"The import ended before its end: {done.stopped}"]
+    refused_rows = None
+    try:
+        refused_rows = notes.write_refused(_refused_lines(given, file, plan))
+    except KustomerError as error:  # what is recorded is to be told all the same
+        remarks = [*remarks, f"The refused rows were not written beside the file: {error}"]
     result = _result(plan, started, remarks)
     recorded = result["created"] + done.conversations + done.customers > 0
     return result | {
@@ -340,12 +347,12 @@ def _imported(
         "conversations": done.conversations,
         "requests": 1 + done.requests,
         "again": bool(done.stopped) and recorded,
-        "refused_rows": notes.write_refused(_refused_lines(given, file, plan)),
+        "refused_rows": refused_rows,
     }
 
 
-def _about(given: dict[str, Any], file: BinaryIO) -> dict[str, Any]:
-    """Return what makes an import this one: whatever changes what is recorded, or in which order."""
+def _about(given: dict[str, Any], file: BinaryIO, key: Key) -> dict[str, Any]:
+    """Return what makes an import this one: whatever changes what is recorded, where, or in which order."""
     if "file" not in given:
         return {}
     file.seek(0)
@@ -353,11 +360,12 @@ def _about(given: dict[str, Any], file: BinaryIO) -> dict[str, Any]:
     while chunk := file.read(CHUNK_BYTES):
         digest.update(chunk)
     names = ("app", "columns", "channel", "direction", "limit", "parts")
-    return {"size": file.tell(), "sha256": digest.hexdigest(), **{name: given.get(name) for name in names}}
+    content = {"size": file.tell(), "sha256": digest.hexdigest()}
+    return {**content, "organisation": key.organisation, **{name: given.get(name) for name in names}}
 
 
 def _refused_lines(given: dict[str, Any], file: BinaryIO, plan: Plan) -> Iterator[str]:
-    """Return the rows that are not recorded as lines of JSON, each with why: fit to be corrected and imported again."""
+    """Return the refused rows as lines of JSON, each with why: fit to be corrected and imported again."""
     wanted = plan.refused()
     if "file" not in given or not wanted:
         return

@@ -93,13 +93,16 @@ def _reported(rows: int, rounds: list[list[Result]]) -> dict[str, str]:
 
 
 def _counted(runs: list[Result]) -> Counter[str]:
-    """Add up the runs of one part: what an earlier one has recorded is there already for a later one."""
+    """Add up the runs of one part: what an earlier one has recorded, a later one has found, or did not look for."""
     if not runs:
         return Counter()
     counts = Counter({status: runs[-1].get(status, 0) for status in STATUSES})
     earlier = sum(run.get("created", 0) for run in runs[:-1])
     counts["created"] += earlier
-    counts["already"] -= earlier
+    for status in ("already", "left", "unknown", "refused"):
+        same = min(counts[status], earlier)
+        counts[status] -= same
+        earlier -= same
     return counts
 
 

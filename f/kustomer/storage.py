@@ -120,10 +120,13 @@ def _failure(kind: type[KustomerError], done_verb: str, error: Exception, path: 
     said = "".join(each if each.isprintable() else " " for each in " ".join(said.split()))[:LONGEST_REASON]
     passing = status >= 500 or status == 429 if status else not isinstance(error, (AssertionError, ValueError))
     name = "refused" if status else type(error).__name__
+    # What is written tells of what was done: only of what is read is known that nothing was sent.
+    reading = kind is FileNotRead
     text = (
         f"{status}:" if status else "",
         f"The file could not be {done_verb} Windmill's object storage ({said or name}).",
-        "Nothing of it was sent to Kustomer. Check that the file is there, that the workspace has object storage,",
+        "Nothing of it was sent to Kustomer." if reading else "",
+        f"Check that {'the file is there, that ' if reading else ''}the workspace has object storage,",
         "and that whoever runs this may use it.",
         "Running the step again is safe." if passing else "",
     )

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.errors import InvalidInput
+from f.kustomer import history_notes, storage
+from f.kustomer.errors import FileNotWritten, InvalidInput
 from tests.history.conftest import KEY, Site, history
 from tests.standin.faults import Fault
 from tests.standin.kustomer import UPLOAD_PATH
@@ -161,3 +162,21 @@ def test_what_is_wrong_with_the_settings_is_told(site: Site, given: Any, said: s
     with pytest.raises(InvalidInput, match=said):
         site.run(**{"file": {"s3": KEY}, **given})
     assert site.kustomer.requests == []
+
+
+def test_what_is_recorded_is_told_where_the_refused_rows_can_not_be_written(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage may fail at the very end; the error doesn't say that nothing was sent."""
+
+    def full(stored: dict[str, Any], content: bytes) -> None:
+        if "refused" in stored["s3"]:
+            raise storage._failure(FileNotWritten, "written to", storage._Refusal(507, "full"), "body.file")
+        site.files[stored["s3"]] = content
+
+    monkeypatch.setattr(history_notes, "write", full)
+    site.put([*history(5), {"messageId": "odd"}])
+    result = site.run()
+    assert (result["created"], result["refused"], result["refused_rows"]) == (5, 1, None)
+    assert "507" in result["remarks"][-1]
+    assert "Nothing of it was sent" not in result["remarks"][-1]

@@ -12,6 +12,7 @@ from f.kustomer.errors import AccessDenied
 from tests.history.conftest import KEY, ROLES, Site, history
 from tests.standin.bulk import Bulk, Item
 from tests.standin.faults import Fault
+from tests.standin.kustomer import Kustomer
 
 SUBMITS = ("/v1/customers/bulk", "/v1/conversations/bulk", "/v1/messages/bulk")
 
@@ -428,6 +429,8 @@ def test_a_server_that_answers_no_submit_leaves_the_rows_to_the_next_run(site: S
     assert (result["left"], result["refused"], result["unknown"]) == (6, 0, 0)
     assert result["again"]
     assert "503" in result["remarks"][-1]
+    assert "Run the import again later." in result["remarks"][-1]
+    assert "unknown" not in result["remarks"][-1], "it has looked"
     assert site.run()["created"] == 6
     site.assert_once(rows)
 
@@ -481,3 +484,56 @@ def test_a_late_job_that_is_slow_is_watched_until_it_stands_still(site: Site) ->
     assert result["created"] == 20
     assert sum(seen.path == SUBMITS[2] for seen in site.kustomer.requests) == 1
     site.assert_once(rows)
+
+
+def test_what_a_sandbox_has_recorded_counts_nowhere_else(site: Site) -> None:
+    """The same file is imported into another organisation from its first row, and as fresh as it is there."""
+    rows = history(30, threads=5)
+    site.put(rows)
+    site.run(fresh=True)
+    with Kustomer(limit=1_000_000) as other:
+        other.now = lambda: site.kustomer.now()
+        live = Site(other, site.files)
+        assert live.run(fresh=True)["created"] == 30
+        live.assert_once(rows)
+        assert not [seen for seen in other.gets if "externalId" in seen.path]
+    assert site.run()["requests"] == 1, "each organisation has notes of its own"
+
+
+def test_fresh_is_not_believed_of_rows_that_came_back(site: Site) -> None:
+    """The threads of refused rows are there from the import that has refused them."""
+    rows = history(20, threads=4)
+    site.put([{**row, "sentAt": "soon"} if at == 7 else row for at, row in enumerate(rows)])
+    refused = site.run(fresh=True)["refused_rows"]
+    site.files[refused] = site.files[refused].replace(b"soon", rows[7]["sentAt"].encode())
+    assert site.run(fresh=True, file={"s3": refused})["created"] == 1
+    site.assert_once(rows)
+
+
+def test_unknown_rows_are_not_among_those_to_import_elsewhere(site: Site) -> None:
+    """A job that is stuck may record them yet, which an import of another file does not know."""
+    rows = history(20, threads=4)
+    site.put([*rows, {**rows[0], "messageId": None}])
+    site.kustomer.jobs.next(Bulk(stuck_after=5), "messages")
+    result = site.run()
+    assert (result["unknown"], result["refused"]) == (15, 1)
+    (line,) = site.files[result["refused_rows"]].splitlines()
+    assert json.loads(line)["messageId"] is None
+
+
+def test_a_customer_whom_kustomer_will_not_look_for_stops_nobody_else(site: Site) -> None:
+    """Their threads are refused with the reason that it gave for not making them."""
+    rows = history(20, threads=4, customers=4)
+    site.put(rows)
+    odd = "customer-2%40example.com"
+
+    def fails(item: Item) -> str | None:
+        return "no valid address" if "customer-2" in json.dumps(item.get("emails", "")) else None
+
+    site.kustomer.jobs.bulk = Bulk(fails=fails)
+    site.kustomer.fault(Fault.answer(400, {"errors": []}, on="GET", at=f"/v1/customers/email={odd}"))
+    result = site.run()
+    assert result["refused"] == sum(row["email"].startswith("customer-2") for row in rows)
+    assert result["created"] == 20 - result["refused"]
+    assert "no valid address" in result["problems"][0]["title"]
+    assert not result["remarks"]

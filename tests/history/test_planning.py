@@ -142,7 +142,7 @@ def test_the_same_row_again_has_the_fate_of_the_first(first: Status, again: Stat
     counts = plan.counts()
     assert {status: number for status, number in counts.items() if number} == dict(Counter([first, again]))
     assert [each["row"] for each in plan.problems(9)] == [1, 2]
-    assert plan.refused() == ({1, 2} if again in ("refused", "unknown") else set())
+    assert plan.refused() == ({1, 2} if again == "refused" else set())
 
 
 def test_a_row_that_can_not_be_read_counts_in_part_0_alone() -> None:
@@ -321,3 +321,13 @@ def test_a_plan_is_json_safe() -> None:
     """What it tells goes into a job's result."""
     plan = plan_of(row(1), (2, [("text", "is odd")]))
     assert json.loads(json.dumps([plan.counts(), plan.problems(9), plan.totals()]))
+
+
+def test_what_a_column_is_called_can_always_be_told() -> None:
+    """A name of the file's own may be no whole text, or very long."""
+    name = "\ud800\0" + "x" * 100_000
+    plan = plan_of((2, [(name, "is not a known field")]))
+    (problem,) = plan.problems(9)
+    assert problem["path"].startswith("?\ufffdxxx")
+    assert len(problem["path"]) <= 1_000
+    assert json.dumps(problem).encode()

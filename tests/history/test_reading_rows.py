@@ -203,6 +203,12 @@ def test_an_id_that_a_spreadsheet_destroyed_is_told(name: str, value: Any) -> No
     assert name in refused({**RIGHT, name: value})
 
 
+@pytest.mark.parametrize("name", ["messageId", "threadId", "customerExternalId"])
+def test_an_id_with_a_nul_is_told(name: str) -> None:
+    """Answers are read without it, so that what is recorded would not be known again."""
+    assert "NUL" in refused({**RIGHT, name: "a\0b"})[name]
+
+
 @pytest.mark.parametrize("value", ["nan", "NaN", "None", "NULL", "null", "undefined", " nan "])
 def test_a_word_for_nothing_is_no_id(value: str) -> None:
     """It would be the one thread, or the one customer, of all rows that have none."""

@@ -79,6 +79,16 @@ def test_rounds_add_up() -> None:
     assert "were there already" not in found
 
 
+def test_a_round_that_did_not_look_adds_no_rows() -> None:
+    """What a first round has recorded counts once, also where the second one ended before it saw that."""
+    first = [result(10, created=4, left=6)]
+    found = report(first, [result(10, already=1, left=9)])
+    assert "# Not all of 10 rows" in found
+    assert "| 4 | recorded by this import |" in found
+    assert "| 6 | left for a later run |" in found
+    assert "were there already" not in found
+
+
 def test_a_part_that_failed_in_a_later_round_keeps_its_numbers() -> None:
     """And is told all the same."""
     failed = {"error": {"message": "cancelled"}}
