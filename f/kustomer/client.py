@@ -356,10 +356,11 @@ class Run:
     def list(self, path: str) -> Iterator[dict[str, Any]]:
         """Read the list at ``path``, all of its pages: the resources. Raise KustomerError.
 
-        A page that is too large is asked for again in smaller ones.
+        A page that is too large is asked for again in smaller ones. Each has the budget of a run.
         """
         page, size = 1, PAGE_SIZE
         while True:
+            self._budget_left = BUDGET_SECONDS
             request = self._signed("GET", f"{path}?page={page}&pageSize={size}", read=read_list)
             answer = self._send_with_retries(request, TRANSIENT)
             if answer.why == TOO_LARGE and size > 1:

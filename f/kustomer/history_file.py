@@ -346,11 +346,11 @@ def _table_records(rows: Iterator[tuple[int, list[str] | str]], columns: list[st
     for row, cells in rows:
         if isinstance(cells, str):
             yield Record(row, None, cells)
-        elif len(cells) > width and any(cells[width:]):
+        elif len(cells) > width and any(map(str.strip, cells[width:])):
             more = f"has {len(cells):,} cells, the header only {width:,}"
             yield Record(row, None, f"{more}: a text with the separator in it must stand in quotes")
         elif "\0" in "".join(cells):
             yield Record(row, None, "has a NUL character in it: export the file again")
-        elif any(cells):
+        elif any(map(str.strip, cells)):
             # A spreadsheet may leave out the separators of empty cells at a row's end.
             yield Record(row, dict(zip(columns, cells, strict=False)), None)

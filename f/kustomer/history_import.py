@@ -72,6 +72,11 @@ class Import:
         return self._made[CONVERSATIONS]
 
     @property
+    def records(self) -> int:
+        """How many records this run has made: customers, conversations and messages."""
+        return self.customers + self.conversations + self.plan.counts()["created"]
+
+    @property
     def requests(self) -> int:
         """How many requests this run has sent."""
         return self._jobs.requests
@@ -81,7 +86,8 @@ class Import:
         try:
             self._run()
         except TimeIsUp:
-            self.stopped = "The time that was given is over."
+            in_vain = "" if self.records else " Nothing was recorded in it: give it more seconds."
+            self.stopped = f"The time that was given is over.{in_vain}"
         except Stuck:
             self.stopped = "A bulk job of Kustomer's has not ended within a quarter of an hour."
         except KustomerError as error:

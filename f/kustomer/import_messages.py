@@ -340,13 +340,11 @@ def _imported(
         refused_rows = notes.write_refused(_refused_lines(given, file, plan))
     except KustomerError as error:  # what is recorded is to be told all the same
         remarks = [*remarks, f"The refused rows were not written beside the file: {error}"]
-    result = _result(plan, started, remarks)
-    recorded = result["created"] + done.conversations + done.customers > 0
-    return result | {
+    return _result(plan, started, remarks) | {
         "customers": done.customers,
         "conversations": done.conversations,
         "requests": 1 + done.requests,
-        "again": bool(done.stopped) and recorded,
+        "again": bool(done.stopped) and done.records > 0,
         "refused_rows": refused_rows,
     }
 

@@ -69,6 +69,16 @@ def test_a_limit_that_stays_used_up_ends_with_the_time_that_was_given(site: Site
     assert 400 < sum(waited) <= 600
 
 
+def test_seconds_in_which_nothing_can_be_recorded_are_told(site: Site) -> None:
+    """Else it would be run again and again, and never come to anything."""
+    site.put(history(400, threads=400))
+    site.kustomer.org_limit = 300
+    result = site.run(seconds=20)
+    assert result["left"] == 400
+    assert "give it more" in result["remarks"][-1]
+    assert "give it more" not in " ".join(site.run(seconds=200)["remarks"])
+
+
 @pytest.mark.parametrize("seconds", [5, 20, 60, 100])
 def test_a_part_ends_by_itself_and_goes_on_the_next_time(site: Site, waited: list[float], seconds: float) -> None:
     """Run again until it is done: each message once, and each run within its time."""

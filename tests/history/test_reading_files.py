@@ -117,7 +117,15 @@ def test_separators_in_a_quoted_heading_do_not_count() -> None:
 
 def test_cells_that_a_spreadsheet_leaves_out_or_adds_at_a_rows_end_are_empty() -> None:
     """Excel writes either, depending on what is below."""
-    assert values(HEADER + "1\n2,b,,\n") == [(2, {"messageId": "1"}), (3, {"messageId": "2", "text": "b"})]
+    assert values(HEADER + "1\n2,b,, \n") == [(2, {"messageId": "1"}), (3, {"messageId": "2", "text": "b"})]
+
+
+def test_rows_in_which_there_are_blanks_only_are_no_rows() -> None:
+    """A spreadsheet writes them where cells below the table were touched."""
+    assert values(HEADER + "1,b\n , \n\t,\n2,c\n") == [
+        (2, {"messageId": "1", "text": "b"}),
+        (5, {"messageId": "2", "text": "c"}),
+    ]
 
 
 def test_the_file_is_read_from_its_start_and_stays_open() -> None:
@@ -285,7 +293,8 @@ def test_what_a_csv_writer_writes_is_read_as_it_was(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(history_file, "CHUNK_BYTES", chunk)
         found = values(pack(content))
-    numbered = [(number, dict(zip(columns, row, strict=True))) for number, row in enumerate(rows, 2) if any(row)]
+    kept = [(number, row) for number, row in enumerate(rows, 2) if "".join(row).strip()]
+    numbered = [(number, dict(zip(columns, row, strict=True))) for number, row in kept]
     assert found == numbered
 
 
@@ -297,7 +306,7 @@ def test_a_csv_in_which_nothing_is_told_is_what_pythons_csv_reads_in_it(text: st
         found = read(content)
     except WrongFile:
         return
-    plain = [row for row in csv.reader(io.StringIO(content, newline="")) if any(row)][1:]
+    plain = [row for row in csv.reader(io.StringIO(content, newline="")) if "".join(row).strip()][1:]
     if all(each.problem is None for each in found):
         assert [list(each.value.values()) for each in found if each.value is not None] == [row[:6] for row in plain]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from f.kustomer import wire
+from f.kustomer import client, wire
 from f.kustomer.client import Run, start
 from f.kustomer.create_message import MESSAGE, main
 from f.kustomer.errors import OddAnswer, ServerFailed
@@ -34,6 +34,16 @@ def test_every_resource_is_read_once(
     ids = fill(kustomer, auth, message, number)
     assert [each["id"] for each in run.list(PATH)] == ids
     assert run.requests == pages
+
+
+def test_a_long_list_has_as_much_time_for_its_last_page_as_for_its_first(
+    kustomer: Kustomer, auth: Body, message: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what is too long to be read in a run's time could never be read, however often it is tried."""
+    kustomer.org_limit = 10_000
+    ids = fill(kustomer, auth, message, 230)
+    monkeypatch.setattr(client, "BUDGET_SECONDS", 0)
+    assert [each["id"] for each in start(auth, MESSAGE).list(PATH)] == ids
 
 
 @pytest.mark.parametrize("largest", [100_000, 30_000, 9_000, 4_000])
