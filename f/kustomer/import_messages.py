@@ -8,7 +8,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Required, TypedDict
@@ -193,8 +193,8 @@ def main(auth: kustomer, body: "History") -> dict[str, Any]:
     """
     started = clock.now()
     given = start(auth, IMPORT, body, _RIGHT_TOGETHER).body
-    with _opened(given) as file:
-        plan, unused = _planned(given, file)
+    with _opened(given) as file, closing(_plan(given)) as plan:
+        unused = _read_rows(given, file, plan)
         key = _key(auth)
         remarks = _remarks(given, key, unused)
         if given.get("check"):
@@ -210,10 +210,12 @@ def _name(given: dict[str, Any]) -> str:
     return str(given["file"].get("filename") or given["file"]["s3"] if "file" in given else given.get("name", ""))
 
 
-def _planned(given: dict[str, Any], file: BinaryIO) -> tuple[Plan, list[str]]:
-    """Read the file, and return what is to be imported of it, and the columns that are left aside."""
-    check = given.get("check", False)
-    plan = Plan(with_data=False) if check else Plan(given.get("part", 0), given.get("parts", 1))
+def _plan(given: dict[str, Any]) -> Plan:
+    return Plan(with_data=False) if given.get("check") else Plan(given.get("part", 0), given.get("parts", 1))
+
+
+def _read_rows(given: dict[str, Any], file: BinaryIO, plan: Plan) -> list[str]:
+    """Read the file into the plan, and return the columns that are left aside. Raise InvalidInput."""
     try:
         found = records(file, _name(given))
         columns, header = given.get("columns"), found.columns
@@ -229,7 +231,7 @@ def _planned(given: dict[str, Any], file: BinaryIO) -> tuple[Plan, list[str]]:
         reason = {"code": "wrong_file", "title": str(error), "detail": None, "path": path}
         raise InvalidInput(f"This run sent nothing. {error}", outcome="not_sent", errors=[reason]) from None
     plan.choose(given.get("limit"))
-    return plan, unused_columns(columns, header or [])
+    return unused_columns(columns, header or [])
 
 
 def _options(given: dict[str, Any], header: list[str] | None) -> Options:

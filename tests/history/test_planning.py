@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -30,11 +31,23 @@ def row(number: int, message: str = "", thread: str = "t", at: float = 0, **othe
     return Row(number, message or f"m{number}", thread, customer, "2020-01-31T09:30:00Z", at, body, [])
 
 
+PLANS: list[Plan] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """No plan of a test outlives it."""
+    yield
+    while PLANS:
+        PLANS.pop().close()
+
+
 def plan_of(
     *rows: Row | tuple[int, list[tuple[str, str]]], part: int = 0, parts: int = 1, limit: int | None = None
 ) -> Plan:
     """A part's plan of these rows, ready to be worked on."""
     plan = Plan(part, parts)
+    PLANS.append(plan)
     for each in rows:
         if isinstance(each, Row):
             plan.add(each.number, each)
@@ -213,6 +226,7 @@ def test_totals_count_what_is_to_be_done() -> None:
 def test_totals_without_data_are_the_same() -> None:
     """A check keeps no texts, and counts as an import does."""
     plan = Plan(with_data=False)
+    PLANS.append(plan)
     rows = [row(number, thread=f"t{number % 30}", text="x" * 1_000) for number in range(1, 301)]
     for each in rows:
         plan.add(each.number, each)

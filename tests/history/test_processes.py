@@ -50,7 +50,9 @@ class Made(io.RawIOBase):
         part, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
         buffer[: len(part)] = part
         return len(part)
-plan, _ = import_messages._planned({"content": "", "name": "x.ndjson", "app": "a"}, io.BufferedReader(Made()))
+given = {"content": "", "name": "x.ndjson", "app": "a"}
+plan = import_messages._plan(given)
+import_messages._read_rows(given, io.BufferedReader(Made()), plan)
 assert plan.rows == rows and plan.counts()["left"] == rows
 threads = plan.threads(0, 500)
 assert sum(len(plan.message(row).body["preview"]) for row in plan.order(threads, in_turn=True)) >= 500 * 500
