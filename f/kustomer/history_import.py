@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from f.kustomer.client import dig
 from f.kustomer.errors import KustomerError, RecordKind, Rejected
 from f.kustomer.find_customer import lookup_keys, new_customer
-from f.kustomer.history_jobs import KEPT, Jobs, Kind, Made, Stuck, Work, without_secrets
+from f.kustomer.history_jobs import KEPT, SETTLE_SECONDS, Jobs, Kind, Made, Stuck, Work, without_secrets
 from f.kustomer.history_notes import GIVEN_UP_SECONDS, Note, thread_name
 from f.kustomer.history_pace import TimeIsUp
 from f.kustomer.history_plan import Plan, Thread, customer_key
@@ -60,6 +60,7 @@ class Import:
         self._made = {CUSTOMERS: 0, CONVERSATIONS: 0}
         self.stopped = ""
         self._begun_before = 0
+        self._waited = False  # for what was recorded before this run to be shown
 
     @property
     def customers(self) -> int:
@@ -72,9 +73,9 @@ class Import:
         return self._made[CONVERSATIONS]
 
     @property
-    def records(self) -> int:
-        """How many records this run has made: customers, conversations and messages."""
-        return self.customers + self.conversations + self.plan.counts()["created"]
+    def comes_on(self) -> bool:
+        """Whether this run has recorded something, or had to wait, which the next one has not."""
+        return self._waited or self.customers + self.conversations + self.plan.counts()["created"] > 0
 
     @property
     def requests(self) -> int:
@@ -86,7 +87,7 @@ class Import:
         try:
             self._run()
         except TimeIsUp:
-            in_vain = "" if self.records else " Nothing was recorded in it: give it more seconds."
+            in_vain = "" if self.comes_on else " Nothing was recorded in it: give it more seconds."
             self.stopped = f"The time that was given is over.{in_vain}"
         except Stuck:
             self.stopped = "A bulk job of Kustomer's has not ended within a quarter of an hour."
@@ -140,14 +141,20 @@ class Import:
             threads = self.plan.find(note["threads"])
             if not threads:
                 continue
-            if note["job"] and not _given_up(note):
-                if not self._jobs.ends(note["job"]):
-                    for thread in threads:
-                        self._look_for(thread)
-                    raise Stuck
-            else:
+            if not note["job"] or _given_up(note):
                 self._jobs.settle(partial(self._all_seen, threads))
+                continue
+            if not self._jobs.ends(note["job"]):
+                for thread in threads:
+                    self._look_for(thread)
+                raise Stuck
+            self._notes.ended()
         self._notes.under_way = None
+        # What an earlier job has just recorded may not be shown yet, and would be sent again.
+        seconds = self._notes.recorded_at + SETTLE_SECONDS - time.time()
+        if seconds > 0 and (self._notes.again or self.plan.threads(self._notes.done, 1)):
+            self._waited = True
+            self._jobs.pace.sleep(seconds)
 
     def _all_seen(self, threads: list[Thread]) -> list[Any]:
         return [self._seen(each) for each in threads]

@@ -158,7 +158,7 @@ class Jobs:
         work.tell({ref: each for ref, each in made.items() if each.status != "missing"})
         if any(each.status == "unknown" for each in made.values()):
             raise Stuck
-        self.notes.under_way = None
+        self.notes.ended()
         return [ref for ref, each in made.items() if each.status == "missing"]
 
     def _noted(self, submit: Callable[[], T]) -> T:

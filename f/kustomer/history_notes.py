@@ -26,7 +26,8 @@ class Notes:
 
     ``done`` is the row in which the last thread appears first of those that are recorded, ``begun`` that of the last
     one of which something may be recorded, ``again`` are those before that are not recorded as a whole. ``under_way``
-    says what was submitted, and whose end nobody has seen; ``slowest`` are the seconds that the slowest job took.
+    says what was submitted, and whose end nobody has seen; ``slowest`` are the seconds that the slowest job took;
+    ``recorded_at`` is when an import of this file has last recorded something, in epoch seconds.
     """
 
     def __init__(self, file: dict[str, Any] | None, about: Note, part: int) -> None:
@@ -36,7 +37,7 @@ class Notes:
         self._runs: list[Note] = []
         self.done, self.begun, self.again = 0, 0, list[int]()
         self.under_way: Note | None = None
-        self.slowest = 0.0
+        self.slowest = self.recorded_at = 0.0
 
     def load(self) -> None:
         """Read what earlier jobs have noted. Raise FileNotRead where nobody can tell whether they have."""
@@ -45,16 +46,16 @@ class Notes:
         own = self._read(self._name(self._plan, self._part))
         if own and own.get("about") == self._about:
             self.done, self.begun, self.again = own["done"], own["begun"], own["again"]
-            self.under_way, self.slowest = own["under_way"], own["slowest"]
+            self.under_way, self.slowest, self.recorded_at = own["under_way"], own["slowest"], own["recorded_at"]
 
     def others_under_way(self) -> list[Note]:
         """Return what other imports of a file of this name had under way when they ended."""
-        found = []
+        found: list[Note] = []
         for run in self._others():
             for part in range(run["parts"]):
-                note = self._read(self._name(run["plan"], part))
-                if note and note["under_way"]:
-                    found.append(note["under_way"])
+                note = self._read(self._name(run["plan"], part)) or {"recorded_at": 0, "under_way": None}
+                self.recorded_at = max(note["recorded_at"], self.recorded_at)
+                found += filter(None, [note["under_way"]])
         return found
 
     def touched(self) -> set[str] | None:
@@ -84,6 +85,10 @@ class Notes:
             self.under_way["job"] = job
             self.save()
 
+    def ended(self) -> None:
+        """Note that what was submitted has ended."""
+        self.under_way, self.recorded_at = None, time.time()
+
     def save(self) -> None:
         """Write the note of this part."""
         if self._file is None:
@@ -97,6 +102,7 @@ class Notes:
                 "again": self.again,
                 "under_way": self.under_way,
                 "slowest": self.slowest,
+                "recorded_at": self.recorded_at,
             },
         )
 

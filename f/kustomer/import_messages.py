@@ -346,7 +346,7 @@ def _imported(
         "customers": done.customers,
         "conversations": done.conversations,
         "requests": 1 + done.requests,
-        "again": bool(done.stopped) and done.records > 0,
+        "again": bool(done.stopped) and done.comes_on,
         "refused_rows": refused_rows,
     }
 

@@ -134,6 +134,7 @@ def waited(server: Kustomer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         server.advance(seconds)
 
     monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "time", lambda: server.now())
     monkeypatch.setattr(import_clock, "now", lambda: at[0])
     return slept
 

@@ -537,3 +537,22 @@ def test_a_customer_whom_kustomer_will_not_look_for_stops_nobody_else(site: Site
     assert result["created"] == 20 - result["refused"]
     assert "no valid address" in result["problems"][0]["title"]
     assert not result["remarks"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"limit": 100}, {"app": "other"}, {"seconds": 20}], ids=lambda each: next(iter(each))
+)
+def test_what_shows_late_is_not_recorded_again_by_the_next_run(site: Site, change: dict[str, Any]) -> None:
+    """No page says how soon look-ups and lists show what a job has recorded; the next run begins a minute later."""
+    rows = history(300, threads=60)
+    site.put(rows)
+    site.kustomer.jobs.bulk = Bulk(per_item=0.05)
+    site.kustomer.lag = 40
+    try:
+        first = site.run(fresh=True, **change)
+        assert first["created"]
+        again = site.run(fresh=True)
+    finally:
+        site.kustomer.lag = 0
+    assert again["created"] + again["already"] == 300
+    site.assert_once(rows)
