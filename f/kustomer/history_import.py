@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from f.kustomer.client import dig
 from f.kustomer.errors import KustomerError, RecordKind, Rejected
 from f.kustomer.find_customer import lookup_keys, new_customer
-from f.kustomer.history_jobs import KEPT, SETTLE_SECONDS, Jobs, Kind, Made, Stuck, Work, without_secrets
+from f.kustomer.history_jobs import KEPT, SETTLE_SECONDS, Jobs, Kind, Look, Made, Stuck, Work, without_secrets
 from f.kustomer.history_notes import GIVEN_UP_SECONDS, Note, thread_name
 from f.kustomer.history_pace import TimeIsUp
 from f.kustomer.history_plan import Plan, Thread, customer_key
@@ -214,10 +214,10 @@ class Import:
             return {ref: each for ref, each in found.items() if each}
 
         def tell(made: dict[str, Made]) -> None:
+            there = self._there_after_all(made, look)
             for ref, each in made.items():
-                found = each.id or (look([ref]).get(ref, "") if each.status == "refused" else "")
                 self._made[CUSTOMERS] += each.status == "created"
-                if found:
+                if found := each.id or there.get(ref):
                     self._customers[refs[ref]] = found
                 elif each.status == "refused":
                     self._refuse_threads(of_customer[refs[ref]], "customer", each.why, rows[ref])
@@ -227,6 +227,16 @@ class Import:
 
         bodies = ((ref, {**new_customer(row.customer), "importedAt": self._imported_at}) for ref, row in rows.items())
         self._jobs.make(Work(CUSTOMERS, look, about, tell), bodies)
+
+    def _there_after_all(self, made: dict[str, Made], look: Look) -> dict[str, str]:
+        """Return the ids of customers whom Kustomer refuses because somebody has made them, perhaps just now."""
+        refused = [ref for ref, each in made.items() if each.status == "refused"]
+        there = look(refused)
+        late = [ref for ref in refused if ref not in there and TAKEN.search(made[ref].why)]
+        if late:
+            self._jobs.pace.sleep(SETTLE_SECONDS)
+            there |= look(late)
+        return there
 
     def _find_customer(self, customer: dict[str, str]) -> str:
         keys = lookup_keys(customer)
@@ -345,8 +355,10 @@ class Import:
         """Return the attachments for a row's files; none where one fails, which leaves the row to the next run."""
         made = []
         for at, file in enumerate(row.files):
+            attach_it = partial(attach, given=file, path=f"files[{at}]")
+            hidden = [file["externalUrl"]] if "externalUrl" in file else []  # it may let in whoever has it
             try:
-                made.append(self._jobs.call(ATTACHMENTS, partial(attach, given=file, path=f"files[{at}]")))
+                made.append(self._jobs.call(ATTACHMENTS, attach_it, hidden))
             except KustomerError as error:
                 self.plan.tell(row.number, [(f"files[{at}]", f"failed, so that this row is left: {error}")])
                 return []

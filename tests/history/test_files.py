@@ -44,13 +44,14 @@ def test_a_file_that_fails_leaves_its_message_to_the_next_run(site: Site, broken
         site.files["inbox/photo.png"] = b"hello"
     site.put(rows)
     if broken == "refused":
-        site.kustomer.fault(Fault.answer(400, {"errors": [{"message": "no such type"}]}, at="/v1/attachments"))
+        site.kustomer.fault(Fault.answer(400, {"errors": [{"message": f"no such type: {LINK}"}]}, at="/v1/attachments"))
     if broken == "upload":
         site.kustomer.fault(Fault.answer(403, b"<Error><Code>AccessDenied</Code></Error>", at=UPLOAD_PATH))
     result = site.run()
     assert (result["created"], result["left"], result["refused"]) == (11, 1, 0)
     (problem,) = result["problems"]
     assert problem["row"] == 5
+    assert LINK not in problem["title"], "whoever has it may have the file"
     assert problem["path"] == ("files[0]" if broken == "refused" else "files[1]")
     site.files["inbox/photo.png"] = b"hello"
     again = site.run()

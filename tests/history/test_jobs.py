@@ -556,3 +556,16 @@ def test_what_shows_late_is_not_recorded_again_by_the_next_run(site: Site, chang
         site.kustomer.lag = 0
     assert again["created"] + again["already"] == 300
     site.assert_once(rows)
+
+
+def test_customers_whom_another_part_has_just_made_are_found_when_they_show(site: Site) -> None:
+    """Kustomer knows that they are taken before it shows them."""
+    rows = history(60, threads=20, customers=3)
+    site.put(rows)
+    site.kustomer.lag = 40
+    try:
+        results = [site.run(part=part, parts=2, fresh=True) for part in range(2)]
+    finally:
+        site.kustomer.lag = 0
+    assert [each["refused"] for each in results] == [0, 0]
+    site.assert_once(rows)
