@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 from urllib3.util import parse_url
@@ -71,22 +71,24 @@ Keys = Sequence[tuple[str, str]]
 Differs = Callable[[Any, dict[str, Any]], list[str]]
 
 
-class Request(NamedTuple):
-    """A request as it is sent, and how to read its answer: status and content give the problem and the data."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    body: Any
-    read: Callable[[int, bytes], tuple[ProblemClass | None, Any]]
+# How to read an answer: its status and content give the problem and the data.
+Read = Callable[[int, bytes], tuple[ProblemClass | None, Any]]
 
 
-class LookUp(NamedTuple):
+class Request:
+    """A request as it is sent, and how to read its answer."""
+
+    def __init__(self, method: str, url: str, headers: dict[str, str], body: Any, read: Read) -> None:
+        self.method, self.url, self.headers, self.body, self.read = method, url, headers, body, read
+
+
+class LookUp:
     """What a look-up found: a record, or that there is none, or that the key may not look, or why nobody can tell."""
 
-    found: dict[str, Any] | None = None
-    not_allowed: bool = False
-    unclear: ProblemClass | None = None
+    def __init__(
+        self, found: dict[str, Any] | None = None, not_allowed: bool = False, unclear: ProblemClass | None = None
+    ) -> None:
+        self.found, self.not_allowed, self.unclear = found, not_allowed, unclear
 
 
 ABSENT, NOT_ALLOWED = LookUp(), LookUp(not_allowed=True)
@@ -465,7 +467,7 @@ class Run:
         method: str,
         path: str,
         body: bytes | None = None,
-        read: Callable[[int, bytes], tuple[ProblemClass | None, Any]] = read_record,
+        read: Read = read_record,
     ) -> Request:
         signed = {**_HEADERS, "Authorization": f"Bearer {self.to.key}"}
         return Request(method, self.to.base + path, signed, body, read)
@@ -477,7 +479,8 @@ class Run:
             return self._found(name, answer, differs)
         look_up = look_up_without_record(answer, self._outcome, self._kind)
         if look_up.unclear:
-            raise self._error(answer._replace(problem=look_up.unclear), name)
+            unclear = Answer(look_up.unclear, answer.status, answer.headers, answer.data, answer.why)
+            raise self._error(unclear, name)
         if look_up.not_allowed:
             role = f"role {self._kind.read_role}"
             log(f"{answer.status} on looking for the {self._kind.name} ({role}): a second run may record it twice")

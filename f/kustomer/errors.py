@@ -164,14 +164,18 @@ class RecordKind(NamedTuple):
         return self.role and f"org.permission.{self.name}.read"
 
 
-class Answer(NamedTuple):
+class Answer:
     """What came back: decoded JSON (None for anything else), or why nothing did; no ``problem`` is a success."""
 
-    problem: ProblemClass | None
-    status: int | None = None
-    headers: Mapping[str, str] = {}
-    data: Any = None
-    why: str = ""
+    def __init__(
+        self,
+        problem: ProblemClass | None,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: Any = None,
+        why: str = "",
+    ) -> None:
+        self.problem, self.status, self.headers, self.data, self.why = problem, status, headers or {}, data, why
 
 
 def classify(status: int) -> ProblemClass | None:

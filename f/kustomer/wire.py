@@ -14,7 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from http.client import HTTPResponse
-from typing import Any, NamedTuple
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -76,24 +76,22 @@ class _TooLarge(Exception):
     """More bytes came than an answer may have."""
 
 
-class Reply(NamedTuple):
+class Reply:
     """A whole answer: its status, headers and decoded bytes, and what it came on."""
 
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-    connection: Any
-    pool: Any
+    def __init__(self, status: int, headers: Mapping[str, str], content: bytes, connection: Any, pool: Any) -> None:
+        self.status, self.headers, self.content = status, headers, content
+        self._connection, self._pool = connection, pool
 
     def settle(self, expected: bool) -> None:
         """Keep the connection for a next request if the answer is of an ``expected`` kind, and close it otherwise.
 
         What answers in another way may send more of it, which would be taken for the answer to the next request.
         """
-        if expected and self.status not in _BODILESS and not self.connection.bytes_left_over:
-            self.pool._put_conn(self.connection)
+        if expected and self.status not in _BODILESS and not self._connection.bytes_left_over:
+            self._pool._put_conn(self._connection)
         else:
-            self.connection.close()
+            self._connection.close()
 
 
 class _Incoming(io.RawIOBase):
