@@ -93,6 +93,15 @@ class LookUp:
 
 ABSENT, NOT_ALLOWED = LookUp(), LookUp(not_allowed=True)
 
+
+class _MadeMeanwhile(Exception):
+    """Somebody else has made what a run was about to make: ``record`` is the answer to the look-up that shows it."""
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        super().__init__()
+        self.record = record
+
+
 # What goes to the place that Kustomer names for an attachment's bytes.
 FILE = RecordKind(
     "file", done_verb="uploaded", place="there", not_sent_text="This run did not send the file.", duplicates_ok=True
@@ -414,11 +423,16 @@ class Run:
                 keys, self._lookup_keys = (), ""
         encoded = self._encoded if body is None else to_json(body)
         request = self._signed("POST", path, encoded)
+        try:
+            return self._make(request, path, keys, differs)
+        except _MadeMeanwhile as made:
+            return made.record, self._outcome == "unknown"
+
+    def _make(self, request: Request, path: str, keys: Keys, differs: Differs | None) -> tuple[dict[str, Any], bool]:
+        """Post what was not there, as ``create`` does. Raise KustomerError, or _MadeMeanwhile."""
         repeat = TRANSIENT if self._kind.duplicates_ok else NOT_STORED
         for failures in range(1, OTHER_ATTEMPTS + 1):
-            answer = self._send_with_retries(request, repeat, lambda: self._since(path, keys, differs))
-            if answer.problem is None and answer.status is None:
-                return answer.data, self._outcome == "unknown"
+            answer = self._send_with_retries(request, repeat, lambda: self._look_again(path, keys, differs))
             if answer.problem is None:
                 return self._done(answer, self._kind.done_verb), True
             if not keys or answer.problem not in UNCERTAIN | {Conflict}:
@@ -457,10 +471,10 @@ class Run:
         where, what, when = self._looked
         return (where, what) == (path, keys) and time.monotonic() - when <= FRESH_SECONDS
 
-    def _since(self, path: str, keys: Keys, differs: Differs | None) -> Answer | None:
-        """Look again where that was long ago: the answer without a status is what somebody else has made since."""
-        found = None if self._has_just_looked(path, keys) else self.look(path, keys, differs).found
-        return Answer(None, data=found) if found else None
+    def _look_again(self, path: str, keys: Keys, differs: Differs | None) -> None:
+        """Look once more where that was long ago. Raise _MadeMeanwhile where somebody else has made it since."""
+        if not self._has_just_looked(path, keys) and (found := self.look(path, keys, differs).found):
+            raise _MadeMeanwhile(found)
 
     def _signed(
         self,
@@ -502,11 +516,11 @@ class Run:
         self,
         request: Request,
         repeat: frozenset[ProblemClass],
-        found_since: Callable[[], Answer | None] = lambda: None,
+        before_retry: Callable[[], None] = lambda: None,
     ) -> Answer:
         """Send a request, and again while the answer's problem is one of ``repeat`` and the budget allows.
 
-        Before it is sent again, what ``found_since`` returns makes that needless.
+        ``before_retry`` is called before it is sent again, and may raise what makes that needless.
         """
         failures = Counter[ProblemClass | None]()
         while True:
@@ -521,8 +535,7 @@ class Run:
                 return answer
             if not self._sleep_before_retry(answer, failures[answer.problem]):
                 return answer
-            if found := found_since():
-                return found
+            before_retry()
 
     def _sleep_before_retry(self, answer: Answer, failures: int) -> bool:
         """Sleep before the next request; return False where that would take longer than the budget has left."""

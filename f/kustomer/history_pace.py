@@ -45,8 +45,13 @@ class Pace:
     https://developer.kustomer.com/docs/concepts/rate-limits
     """
 
-    def __init__(self, keep: float, seconds: float | None = None, tick: Callable[[], None] = lambda: None) -> None:
-        """Take the share to keep, the seconds that the job may take, and what to call every few seconds."""
+    def __init__(
+        self, keep: float, seconds: float | None = None, tick: Callable[[int | None], None] = lambda _: None
+    ) -> None:
+        """Take the share to keep, the seconds that the job may take, and what to call every few seconds.
+
+        That is called with the requests that are left in this minute, or None where nobody has told.
+        """
         self._keep, self._tick = keep, tick
         self._ends = None if seconds is None else clock.now() + seconds - min(LAST_SECONDS, max(seconds, 0) / 10)
         self._ticked = clock.now()
@@ -113,7 +118,7 @@ class Pace:
         """Give a sign of life when it is time for one. Raise TimeIsUp."""
         if clock.now() - self._ticked >= TICK_SECONDS:
             self._ticked = clock.now()
-            self._tick()
+            self._tick(self.remaining)
         if self._ends is not None and clock.now() >= self._ends:
             raise TimeIsUp
 

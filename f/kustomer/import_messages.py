@@ -25,7 +25,7 @@ from f.kustomer.history_pace import SMALLEST_LIMIT, Pace, clock
 from f.kustomer.history_plan import Plan, requests_for, work
 from f.kustomer.history_rows import Columns, Options, as_json, row_of, unused_columns, wrong_columns
 from f.kustomer.inputs import Field, Number, kustomer, unless_blank
-from f.kustomer.storage import CHUNK_BYTES, read
+from f.kustomer.storage import read
 from f.kustomer.upload_attachment import S3Object, decoded, not_base64, s3_object
 
 # More of them nobody reads, and a result has its limits; all refused rows stand in a file of their own.
@@ -331,10 +331,9 @@ def _imported(
     progress = Progress(plan, started)
     seconds = given["seconds"] - (clock.now() - started) if "seconds" in given else None
     pace = Pace(given.get("keep", KEEP), seconds, progress.show)
-    progress.pace = pace
     done = Import(plan, Jobs(auth, pace, notes), dates=key.dates, fresh=given.get("fresh", False))
     done.run()
-    progress.show()
+    progress.show(pace.remaining)
     if done.stopped:
         remarks = [*remarks, f"The import ended before its end: {done.stopped}"]
     refused_rows = None
@@ -356,9 +355,7 @@ def _about(given: dict[str, Any], file: BinaryIO, key: Key) -> dict[str, Any]:
     if "file" not in given:
         return {}
     file.seek(0)
-    digest = hashlib.sha256()
-    while chunk := file.read(CHUNK_BYTES):
-        digest.update(chunk)
+    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type] # BinaryIO lacks readinto there
     names = ("app", "columns", "channel", "direction", "limit", "parts")
     content = {"size": file.tell(), "sha256": digest.hexdigest()}
     return {**content, "organisation": key.organisation, **{name: given.get(name) for name in names}}
@@ -383,19 +380,18 @@ class Progress:
 
     def __init__(self, plan: Plan, started: float) -> None:
         """Take what is imported, and when that began."""
-        self.pace: Pace | None = None
         self._plan, self._started, self._rows = plan, started, plan.chosen
         self._before = plan.rows - plan.counts()["left"]  # what was wrong in the file is not work
         self._bar = threading.Thread()
         self._shown = -1
 
-    def show(self) -> None:
-        """Show it now."""
+    def show(self, remaining: int | None) -> None:
+        """Show it now, with the requests that ``remaining`` says are left in this minute, where that is known."""
         rows = self._rows
         done = min(self._plan.rows - self._plan.counts()["left"] - self._before, rows)
         took = clock.now() - self._started
         to_go = took / done * (rows - done) if done else 0
-        requests = "" if not self.pace or self.pace.remaining is None else f", {self.pace.remaining:,} requests left"
+        requests = "" if remaining is None else f", {remaining:,} requests left"
         time_to_go = f", about {int(to_go // 60)} min {int(to_go % 60)} s to go" if done else ""
         log(f"{done:,} of {rows:,} rows{requests}{time_to_go}")
         percent = min(99, 100 * done // rows) if rows else 99

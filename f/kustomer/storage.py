@@ -15,10 +15,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from f.kustomer.errors import LONGEST_REASON, FileNotRead, FileNotWritten, KustomerError
-from f.kustomer.wire import file_pace
-
-# Large enough to be quick, small enough for a worker with little memory.
-CHUNK_BYTES = 1 << 18
+from f.kustomer.wire import CHUNK_BYTES, file_pace
 
 
 def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:

@@ -21,9 +21,7 @@ from urllib3.filepost import encode_multipart_formdata
 from f.kustomer.client import Run, dig, start
 from f.kustomer.errors import RecordKind
 from f.kustomer.inputs import Field, Number, kustomer, unless_blank
-
-# Large enough to be quick, small enough for a worker with little memory.
-CHUNK_BYTES = 1 << 18
+from f.kustomer.wire import CHUNK_BYTES
 
 
 class S3Object(TypedDict, total=False):

@@ -35,6 +35,8 @@ READ_SECONDS = 30.0
 SLOWEST_BYTES_PER_SECOND = 64_000
 # A hundred messages with the longest texts are a tenth of it.
 MAX_ANSWER_BYTES = 10_000_000
+# A piece of a file: large enough to be quick, small enough for a worker with little memory.
+CHUNK_BYTES = 1 << 18
 # Servers of Kustomer's kind close idle connections after 5 s; one closed under a request leaves its outcome unknown.
 IDLE_SECONDS = 4.0
 TOO_LARGE = f"is larger than {MAX_ANSWER_BYTES / 1e6:g} MB"
@@ -43,7 +45,7 @@ TOO_LARGE = f"is larger than {MAX_ANSWER_BYTES / 1e6:g} MB"
 _SOCKET_BYTES = 4_194_304
 # A TLS record carries as much, so that no single write outlasts the time that is left.
 _PIECE_BYTES = 16_384
-_CHUNK_BYTES = 65_536
+_READ_BYTES = 65_536
 # A whole answer has none of these; what follows them belongs to nothing.
 _BODILESS = frozenset({204, 205, 304})
 
@@ -243,7 +245,7 @@ class _Connection:
         """Read the body of the answer, decoded. Raise a Failure with its status and headers."""
         content = bytearray()
         try:
-            for chunk in response.stream(_CHUNK_BYTES, decode_content=True):
+            for chunk in response.stream(_READ_BYTES, decode_content=True):
                 content += chunk
                 if len(content) > MAX_ANSWER_BYTES:
                     raise _TooLarge

@@ -186,5 +186,5 @@ def test_time_is_up_a_little_before_the_end(held: list[float]) -> None:
 def test_long_waits_give_signs_of_life(held: list[float]) -> None:
     """Every few seconds."""
     signs: list[float] = []
-    Pace(0, tick=lambda: signs.append(held[0])).sleep(60)
+    Pace(0, tick=lambda _: signs.append(held[0])).sleep(60)
     assert len(signs) >= 11

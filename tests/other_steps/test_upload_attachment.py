@@ -37,7 +37,8 @@ from f.kustomer.errors import (
     Rejected,
     ServerFailed,
 )
-from f.kustomer.upload_attachment import CHUNK_BYTES, content_type, main
+from f.kustomer.upload_attachment import content_type, main
+from f.kustomer.wire import CHUNK_BYTES
 from tests.conftest import Body, spilled, within
 from tests.standin import worker
 from tests.standin.adversary import Adversary, answer, read, send
