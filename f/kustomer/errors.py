@@ -149,7 +149,7 @@ class RecordKind(NamedTuple):
     role: str = ""
     done_verb: str = "created"
     place: str = "in Kustomer"
-    not_sent_text: str = "This run created nothing."
+    not_sent_text: str = ""
     redact: tuple[str, ...] = ()
     conflict: str = ""
     limit: str = "A limit of Kustomer's is used up."
@@ -367,7 +367,9 @@ def _happened(outcome: Outcome, kind: RecordKind, looks: bool) -> str:
     """Say what became of it in this run, without a word on what an earlier one may have done."""
     if outcome == "unknown":
         return f"It is unknown whether the {kind.name} was {kind.done_verb}: it may be {kind.place}."
-    text = kind.not_sent_text if outcome == "not_sent" else f"This run has not {kind.done_verb} the {kind.name}."
+    text = f"This run has not {kind.done_verb} the {kind.name}."
+    if outcome == "not_sent":  # of one thing only: the same job may have made others
+        text = kind.not_sent_text or f"This run created no {kind.name}."
     return f"{text} An earlier run may have {kind.done_verb} it." if looks else text
 
 

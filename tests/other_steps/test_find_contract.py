@@ -247,7 +247,7 @@ def test_nothing_is_taken_for_missing_while_the_look_up_has_no_answer(find: Find
     found = find(find.body | {"create": create})
     assert kind(found.failed) == (problem, status, "not_sent", retryable)
     assert found.asked == [find.look] * requests
-    assert "This run created nothing" in str(found.failed)
+    assert f"This run created no {find.of.record}." in str(found.failed)
     assert find(find.body | {"create": create}).found == find.only(False)
 
 

@@ -65,7 +65,7 @@ UNTOUCHED: Body = {
 }
 
 WORDS = {
-    ("record", "not_sent"): "This run created nothing.",
+    ("record", "not_sent"): "This run created no attachment.",
     ("record", "rejected"): "This run has not created the attachment.",
     ("record", "unknown"): "It is unknown whether the attachment was created: it may be in Kustomer.",
     ("file", "not_sent"): "This run did not send the file.",

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -158,6 +159,7 @@ def assert_true(error: KustomerError, request: str, kustomer: Kustomer, auth: Bo
         if request in list(REQUESTS)[list(REQUESTS).index(name) + 1 :]:
             (there,) = made
             assert f"{name} {there['id']}" in said
+            assert not re.search(f"created (nothing|no {name})", said)
             assert "which running it again finds" in said
     assert ("It was files[0] that failed." in said) is (request in ("attachment", "upload"))
     assert str(pickle.loads(pickle.dumps(error))) == str(copy.copy(error)) == said  # noqa: S301 - our own
