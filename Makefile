@@ -1,5 +1,5 @@
 PYTHON ?= python3
-LOCKS := $(wildcard f/kustomer/*.script.lock)
+LOCKS := $(shell find f -name "*.script.lock")
 # What the targets run: the tests' own tools first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 

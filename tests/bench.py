@@ -31,7 +31,7 @@ from tests.standin.worker import JOB_PYTHON, ROOT, Dedicated, Job, run
 
 NAIVE = "tests/naive_create_message"
 STEP = "f/kustomer/create_message"
-SHARED = [f"f/kustomer/{name}" for name in ("errors", "inputs", "wire", "client")]
+SHARED = [f"f/kustomer/shared/{name}" for name in ("errors", "inputs", "wire", "client")]
 UPLOAD = "f/kustomer/upload_attachment"
 RECORD = "f/kustomer/record_message"
 
@@ -120,7 +120,7 @@ FULL_BODY: dict[str, Any] = {
 def check_full_body() -> object:
     """What the step does with a body before it sends it. The one place that names the function for it."""
     from f.kustomer.create_message import Message
-    from f.kustomer.inputs import check
+    from f.kustomer.shared.inputs import check
 
     return check(FULL_BODY, Message)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from f.kustomer.create_message import main
-from f.kustomer.errors import KustomerError
+from f.kustomer.shared.errors import KustomerError
 from tests.standin import worker
 from tests.standin.adversary import Adversary
 from tests.standin.kustomer import Kustomer

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from f.kustomer.inputs import Node
+from f.kustomer.shared.inputs import Node
 from tests import windmill_cli
 from tests.lock import ROOT, SCRIPTS
 from tests.standin.windmill import Workspace

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, get_type_hints
 
-from f.kustomer.inputs import Node
-from tests.lock import ROOT, SCRIPTS
+from f.kustomer.shared.inputs import Node
+from tests.lock import ROOT, STEPS
 from tests.show import as_json, failure, log, show, timeline, timeline_title
 from tests.standin.kustomer import Bulk, Kustomer
 from tests.standin.records import related
@@ -64,9 +64,8 @@ class MistakeError(Exception):
 
 
 def steps() -> dict[str, Any]:
-    """Return each step's `main` by its name; scripts that other scripts share have none."""
-    modules = {file.stem: importlib.import_module(f"f.kustomer.{file.stem}") for file in SCRIPTS}
-    return {name: module.main for name, module in modules.items() if hasattr(module, "main")}
+    """Return each step's `main` by its name."""
+    return {file.stem: importlib.import_module(f"f.kustomer.{file.stem}").main for file in STEPS}
 
 
 def example(body: Any, stored: str = INVOICE) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from f.kustomer.client import dig, from_json, start
-from f.kustomer.errors import RecordKind
-from f.kustomer.inputs import kustomer
+from f.kustomer.shared.client import dig, from_json, start
+from f.kustomer.shared.errors import RecordKind
+from f.kustomer.shared.inputs import kustomer
 
 
 class Need(NamedTuple):
@@ -64,7 +64,7 @@ def main(auth: kustomer) -> dict[str, Any]:
     Return ``name``, ``organisation`` (``{id, name}``), ``user`` (an id), ``host``, ``expires`` (ISO 8601), ``roles``,
     ``steps`` (each ``{step, may_run, missing}``, where ``missing`` are ``{role, use}``: what the key doesn't allow),
     ``limit`` (``{requests, left}``, those a minute of the whole organisation) and ``details`` (what else Kustomer says,
-    in its own words). What nobody says is None. Raise the KustomerErrors of f.kustomer.errors.
+    in its own words). What nobody says is None. Raise the KustomerErrors of f.kustomer.shared.errors.
     """
     run = start(auth, KEY)
     answer = run.read("/v1/auth/tokens/current")

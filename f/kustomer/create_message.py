@@ -7,9 +7,9 @@ those of https://developer.kustomer.com/api/core-resources/create-message
 from datetime import datetime
 from typing import Annotated, Any, Literal, Required, TypedDict
 
-from f.kustomer.client import dig, start
-from f.kustomer.errors import RecordKind
-from f.kustomer.inputs import MAX_BODY_BYTES, DateTime, ExternalId, Field, Number, ObjectId, kustomer
+from f.kustomer.shared.client import dig, start
+from f.kustomer.shared.errors import RecordKind
+from f.kustomer.shared.inputs import MAX_BODY_BYTES, DateTime, ExternalId, Field, Number, ObjectId, kustomer
 
 
 class Reference(TypedDict):
@@ -395,7 +395,8 @@ def main(auth: kustomer, body: "Message") -> dict[str, Any]:
 
     Nothing is delivered to the customer. ``auth`` is a ``kustomer`` resource; ``body`` is the message, in which empty
     fields count as not given. Return ``{"data": {"id", "type", "attributes", "relationships", "links"}}``; with an
-    ``externalId`` that is recorded already, the message which is there. Raise the KustomerErrors of f.kustomer.errors.
+    ``externalId`` that is recorded already, the message which is there. Raise the KustomerErrors of
+    f.kustomer.shared.errors.
     """
     run = start(auth, MESSAGE, body, Message, limit=MAX_BODY_BYTES)
     keys = [("externalId", run.body["externalId"])] if "externalId" in run.body else []

@@ -6,9 +6,9 @@ those of https://developer.kustomer.com/kustomer-api-docs/reference/createaconve
 
 from typing import Annotated, Any, Required, TypedDict
 
-from f.kustomer.client import Run, dig, start
-from f.kustomer.errors import RecordKind
-from f.kustomer.inputs import ExternalId, Field, ObjectId, kustomer
+from f.kustomer.shared.client import Run, dig, start
+from f.kustomer.shared.errors import RecordKind
+from f.kustomer.shared.inputs import ExternalId, Field, ObjectId, kustomer
 
 
 class Conversation(TypedDict, total=False):
@@ -68,7 +68,8 @@ def main(auth: kustomer, body: "Conversation") -> dict[str, Any]:
     """Find the conversation of a thread, or make one if ``create`` is on.
 
     Return ``{"id": text or None, "created": bool, "customer": text or None}``; None is no conversation. ``customer``
-    is whom it is with: for one that is found, not always who was given. Raise the KustomerErrors of f.kustomer.errors.
+    is whom it is with: for one that is found, not always who was given. Raise the KustomerErrors of
+    f.kustomer.shared.errors.
     """
     run = start(auth, CONVERSATION, body, _WITH_SOMEBODY)
     return find_conversation(run, run.body)

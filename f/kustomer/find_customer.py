@@ -6,10 +6,10 @@ of https://developer.kustomer.com/api/core-resources/create-customer and its nei
 
 from typing import Annotated, Any, TypedDict
 
-from f.kustomer.client import Run, dig, start
-from f.kustomer.contacts import Email, Phone, emails, phone
-from f.kustomer.errors import RecordKind
-from f.kustomer.inputs import ExternalId, Field, kustomer
+from f.kustomer.shared.client import Run, dig, start
+from f.kustomer.shared.contacts import Email, Phone, emails, phone
+from f.kustomer.shared.errors import RecordKind
+from f.kustomer.shared.inputs import ExternalId, Field, kustomer
 
 
 class Customer(TypedDict, total=False):
@@ -72,9 +72,9 @@ CUSTOMER = RecordKind(
 def main(auth: kustomer, body: "Customer") -> dict[str, Any]:
     """Find a customer, or make one if ``create`` is on.
 
-    Look by externalId, then e-mail, then phone, each in one spelling (f.kustomer.contacts), and take the first who is
-    there. Return ``{"id": text or None, "created": bool}``; None is nobody. Raise the KustomerErrors of
-    f.kustomer.errors.
+    Look by externalId, then e-mail, then phone, each in one spelling (f.kustomer.shared.contacts), and take the first
+    who is there. Return ``{"id": text or None, "created": bool}``; None is nobody. Raise the KustomerErrors of
+    f.kustomer.shared.errors.
     """
     run = start(auth, CUSTOMER, body, _SOMEBODY)
     return find_customer(run, run.body)

@@ -15,17 +15,17 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Required, Type
 
 from f.kustomer.check_connection import DATES
 from f.kustomer.check_connection import main as check_key
-from f.kustomer.client import log, start
-from f.kustomer.errors import AccessDenied, InvalidInput, KustomerError, RecordKind, invalid
-from f.kustomer.history_file import WrongFile, records
-from f.kustomer.history_import import Import
-from f.kustomer.history_jobs import Jobs
-from f.kustomer.history_notes import Notes
-from f.kustomer.history_pace import SMALLEST_LIMIT, Pace, clock
-from f.kustomer.history_plan import Plan, requests_for, work
-from f.kustomer.history_rows import Columns, Options, as_json, row_of, unused_columns, wrong_columns
-from f.kustomer.inputs import Field, Number, kustomer, unless_blank
-from f.kustomer.storage import read
+from f.kustomer.history.file import WrongFile, records
+from f.kustomer.history.jobs import Jobs
+from f.kustomer.history.notes import Notes
+from f.kustomer.history.pace import SMALLEST_LIMIT, Pace, clock
+from f.kustomer.history.plan import Plan, requests_for, work
+from f.kustomer.history.rows import Columns, Options, as_json, row_of, unused_columns, wrong_columns
+from f.kustomer.history.threads import Import
+from f.kustomer.shared.client import log, start
+from f.kustomer.shared.errors import AccessDenied, InvalidInput, KustomerError, RecordKind, invalid
+from f.kustomer.shared.inputs import Field, Number, kustomer, unless_blank
+from f.kustomer.shared.storage import read
 from f.kustomer.upload_attachment import S3Object, decoded, not_base64, s3_object
 
 # More of them nobody reads, and a result has its limits; all refused rows stand in a file of their own.
@@ -189,7 +189,7 @@ def main(auth: kustomer, body: "History") -> dict[str, Any]:
     true when running this again goes on where it ended; ``refused_rows`` is where refused rows were written, or
     None. With ``check`` it counts the whole file, ``requests`` are those that it will take, and there are
     ``threads``, ``work`` (``{"part", "parts"}`` for each job), ``first`` and ``last`` (dates) and ``hours`` besides.
-    Raise the KustomerErrors of f.kustomer.errors.
+    Raise the KustomerErrors of f.kustomer.shared.errors.
     """
     started = clock.now()
     given = start(auth, IMPORT, body, _RIGHT_TOGETHER).body

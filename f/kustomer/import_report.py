@@ -8,8 +8,8 @@ import re
 from collections import Counter
 from typing import Annotated, Any, TypedDict
 
-from f.kustomer.errors import invalid
-from f.kustomer.inputs import Field, check
+from f.kustomer.shared.errors import invalid
+from f.kustomer.shared.inputs import Field, check
 
 # Nobody reads more, and a result has its limits.
 MOST_REASONS = 50

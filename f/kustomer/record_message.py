@@ -9,8 +9,6 @@ from itertools import takewhile
 from typing import Annotated, Any, Required, TypedDict
 from unicodedata import category
 
-from f.kustomer.client import Keys, Run, dig, log, start_checked
-from f.kustomer.contacts import Email, Phone
 from f.kustomer.create_message import (
     MESSAGE,
     Channel,
@@ -22,10 +20,12 @@ from f.kustomer.create_message import (
     related,
     rewritten,
 )
-from f.kustomer.errors import KustomerError, Problem
 from f.kustomer.find_conversation import CONVERSATION, find_conversation
 from f.kustomer.find_customer import CUSTOMER, find_customer
-from f.kustomer.inputs import (
+from f.kustomer.shared.client import Keys, Run, dig, log, start_checked
+from f.kustomer.shared.contacts import Email, Phone
+from f.kustomer.shared.errors import KustomerError, Problem
+from f.kustomer.shared.inputs import (
     MAX_BODY_BYTES,
     DateTime,
     ExternalId,
@@ -194,7 +194,7 @@ def main(auth: kustomer, body: "Event") -> dict[str, Any]:
 
     Return ``{"message", "conversation", "customer"}``, each ``{"id": text, "created": bool}``, and ``"attachments"``, a
     list of what upload_attachment returns; of a message that was there already, what Kustomer says of it. Raise the
-    KustomerErrors of f.kustomer.errors.
+    KustomerErrors of f.kustomer.shared.errors.
     """
     event, wrong = check_event(body)
     run = start_checked(auth, _RECORDED, {} if wrong else message_of(event), wrong)

@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 from urllib3.filepost import encode_multipart_formdata
 
-from f.kustomer.client import Run, dig, start
-from f.kustomer.errors import RecordKind
-from f.kustomer.inputs import Field, Number, kustomer, unless_blank
-from f.kustomer.wire import CHUNK_BYTES
+from f.kustomer.shared.client import Run, dig, start
+from f.kustomer.shared.errors import RecordKind
+from f.kustomer.shared.inputs import Field, Number, kustomer, unless_blank
+from f.kustomer.shared.wire import CHUNK_BYTES
 
 
 class S3Object(TypedDict, total=False):
@@ -33,7 +33,7 @@ class S3Object(TypedDict, total=False):
 
 
 def _stored(file: dict[str, Any], path: str) -> BinaryIO:
-    from f.kustomer.storage import read  # only a file from the storage pays for it
+    from f.kustomer.shared.storage import read  # only a file from the storage pays for it
 
     return read(file, path)
 
@@ -234,7 +234,7 @@ def main(auth: kustomer, body: "File") -> dict[str, Any]:
     """Make an attachment of a file or a link, to put into the ``attachments`` of a message.
 
     Return ``{"_id", "name", "contentType", "contentLength"}``, the length in bytes. Until a message takes it, nobody
-    sees it, so running this again is always safe. Raise the KustomerErrors of f.kustomer.errors.
+    sees it, so running this again is always safe. Raise the KustomerErrors of f.kustomer.shared.errors.
     """
     run = start(auth, ATTACHMENT, body, _ONE_FILE)
     return attach(run, run.body)

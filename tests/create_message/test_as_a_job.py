@@ -33,11 +33,11 @@ def test_job_run_twice_records_once(kustomer: Kustomer, windmill: Workspace, aut
 
 
 def test_shared_modules_cost_one_call_each(kustomer: Kustomer, windmill: Workspace, auth: Body, message: Body) -> None:
-    """A job asks the Windmill server for the four shared modules, once each."""
+    """A job asks the Windmill server for the four shared modules and the folder that they are in, once each."""
     before = len(windmill.requests)
     worker.run(STEP, {"auth": auth, "body": message}, workspace=windmill)
     paths = sorted(each.path.rpartition("/")[2] for each in windmill.requests[before:])
-    assert paths == ["client.py", "errors.py", "inputs.py", "wire.py"]
+    assert paths == ["client.py", "errors.py", "inputs.py", "shared.py", "wire.py"]
 
 
 def test_failed_job_tells_a_flow_what_to_do(kustomer: Kustomer, windmill: Workspace, auth: Body, message: Body) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from f.kustomer.create_message import Message
-from f.kustomer.errors import InvalidInput, KustomerError
-from f.kustomer.inputs import MAX_BODY_BYTES
+from f.kustomer.shared.errors import InvalidInput, KustomerError
+from f.kustomer.shared.inputs import MAX_BODY_BYTES
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.client import start
 from f.kustomer.create_message import main as create
-from f.kustomer.errors import RecordKind
 from f.kustomer.record_message import main as record
+from f.kustomer.shared.client import start
+from f.kustomer.shared.errors import RecordKind
 from tests.conftest import Body, Step
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
 

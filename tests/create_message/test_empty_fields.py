@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from f.kustomer.create_message import Message
-from f.kustomer.errors import InvalidInput
+from f.kustomer.shared.errors import InvalidInput
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
 

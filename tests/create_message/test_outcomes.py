@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f.kustomer.client import read_record
-from f.kustomer.errors import (
+from f.kustomer.record_message import main as record
+from f.kustomer.shared.client import read_record
+from f.kustomer.shared.errors import (
     AccessDenied,
     CannotConnect,
     Conflict,
@@ -22,7 +23,6 @@ from f.kustomer.errors import (
     ServerFailed,
     reasons,
 )
-from f.kustomer.record_message import main as record
 from tests.conftest import Body, Run, Step, within
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
 

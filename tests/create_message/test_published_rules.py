@@ -17,7 +17,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from jsonschema import Draft202012Validator
 
 from f.kustomer.create_message import Message
-from f.kustomer.inputs import MAX_BODY_BYTES, check, connection
+from f.kustomer.shared.inputs import MAX_BODY_BYTES, check, connection
 from tests.standin.refusals import MESSAGE
 
 Json = Any

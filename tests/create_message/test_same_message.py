@@ -3,7 +3,7 @@
 import pytest
 
 from f.kustomer.create_message import differences, rewritten
-from f.kustomer.errors import Conflict
+from f.kustomer.shared.errors import Conflict
 from tests.conftest import Body, Step
 from tests.stand_ins.test_kustomer import create
 from tests.standin.kustomer import Kustomer

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import errors
-from f.kustomer.errors import InvalidInput, KustomerError
+from f.kustomer.shared import errors
+from f.kustomer.shared.errors import InvalidInput, KustomerError
 from tests.conftest import Body, Step
 from tests.errors.test_errors import one_of_each
 from tests.standin.kustomer import Fault, Kustomer

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from f.kustomer import errors
-from f.kustomer.errors import KustomerError
+from f.kustomer.shared import errors
+from f.kustomer.shared.errors import KustomerError
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Fault, Kustomer

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from f.kustomer.create_message import main
-from f.kustomer.errors import InvalidInput, KustomerError
-from f.kustomer.inputs import connection
+from f.kustomer.shared.errors import InvalidInput, KustomerError
+from f.kustomer.shared.inputs import connection
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
 

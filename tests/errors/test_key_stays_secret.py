@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.errors import KustomerError, Redactor
+from f.kustomer.shared.errors import KustomerError, Redactor
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step, shown, spilled
 from tests.other_steps.test_upload_attachment import xml

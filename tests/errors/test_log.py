@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import pytest
 
 from f.kustomer.create_message import main
-from f.kustomer.errors import InvalidInput, ServerFailed
+from f.kustomer.shared.errors import InvalidInput, ServerFailed
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body
 from tests.standin.kustomer import Fault, Kustomer

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.errors import KustomerError
 from f.kustomer.find_conversation import main as find_conversation
 from f.kustomer.find_customer import main as find_customer
+from f.kustomer.shared.errors import KustomerError
 from tests.conftest import Body, Step
 from tests.errors.test_errors import one_of_each
 from tests.standin.kustomer import Fault, Kustomer

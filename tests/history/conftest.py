@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import history_notes, import_messages, storage
-from f.kustomer.errors import FileNotRead
-from f.kustomer.history_pace import clock as import_clock
+from f.kustomer import import_messages
+from f.kustomer.history import notes
+from f.kustomer.history.pace import clock as import_clock
 from f.kustomer.import_messages import main
+from f.kustomer.shared import storage
+from f.kustomer.shared.errors import FileNotRead
 from tests.standin.bulk import Bulk
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
@@ -141,9 +143,9 @@ def waited(server: Kustomer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def store_in(monkeypatch: pytest.MonkeyPatch, read: Any, write: Any) -> None:
     """Let the import read and write its files so."""
-    for module in (storage, import_messages, history_notes):
+    for module in (storage, import_messages, notes):
         monkeypatch.setattr(module, "read", read)
-    monkeypatch.setattr(history_notes, "write", write)
+    monkeypatch.setattr(notes, "write", write)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import history_notes, storage
-from f.kustomer.errors import FileNotWritten, InvalidInput
+from f.kustomer.history import notes
+from f.kustomer.shared import storage
+from f.kustomer.shared.errors import FileNotWritten, InvalidInput
 from tests.history.conftest import KEY, Site, history
 from tests.standin.faults import Fault
 from tests.standin.kustomer import UPLOAD_PATH
@@ -175,7 +176,7 @@ def test_what_is_recorded_is_told_where_the_refused_rows_can_not_be_written(
             raise storage._failure(FileNotWritten, "written to", storage._Refusal(507, "full"), "body.file")
         site.files[stored["s3"]] = content
 
-    monkeypatch.setattr(history_notes, "write", full)
+    monkeypatch.setattr(notes, "write", full)
     site.put([*history(5), {"messageId": "odd"}])
     result = site.run()
     assert (result["created"], result["refused"], result["refused_rows"]) == (5, 1, None)

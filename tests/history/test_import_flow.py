@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.errors import KustomerError
 from f.kustomer.import_report import ImportIncomplete
+from f.kustomer.shared.errors import KustomerError
 from tests import form_schema, windmill_cli
 from tests.history.conftest import KEY, Body, Site, history
 from tests.standin.bulk import Bulk, Item
@@ -78,7 +78,7 @@ def run(given: Body) -> Any:
 @pytest.fixture
 def given(site: Site, monkeypatch: pytest.MonkeyPatch) -> Body:
     """The flow's inputs, for parts of some rows only."""
-    monkeypatch.setattr("f.kustomer.history_plan.ROWS_OF_A_PART", 30)
+    monkeypatch.setattr("f.kustomer.history.plan.ROWS_OF_A_PART", 30)
     return {"auth": site.auth, "file": {"s3": KEY}, "app": "old-helpdesk", "workers": 3}
 
 
@@ -176,7 +176,7 @@ def test_parts_that_are_killed_are_told_and_the_next_run_goes_on(
     rows = history(100, threads=20)
     site.put(rows)
     counted = itertools.count()
-    load = importlib.import_module("f.kustomer.history_notes").Notes.load
+    load = importlib.import_module("f.kustomer.history.notes").Notes.load
 
     def fail_sometimes(notes: Any) -> None:
         if next(counted) % 2:
@@ -184,7 +184,7 @@ def test_parts_that_are_killed_are_told_and_the_next_run_goes_on(
         load(notes)
 
     with monkeypatch.context() as patched:
-        patched.setattr("f.kustomer.history_notes.Notes.load", fail_sometimes)
+        patched.setattr("f.kustomer.history.notes.Notes.load", fail_sometimes)
         with pytest.raises(ImportIncomplete) as raised:
             run(given)
     assert "the worker is gone" in str(raised.value)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import history_import, history_jobs
-from f.kustomer.errors import AccessDenied
+from f.kustomer.history import jobs, threads
+from f.kustomer.shared.errors import AccessDenied
 from tests.history.conftest import KEY, ROLES, Site, history
 from tests.standin.bulk import Bulk, Item
 from tests.standin.faults import Fault
@@ -167,7 +167,7 @@ def test_a_job_that_never_ends_is_given_up_after_a_day(site: Site, monkeypatch: 
     site.put(rows)
     site.kustomer.jobs.next(Bulk(stuck_after=5), "messages")
     assert site.run()["unknown"] == 25
-    monkeypatch.setattr(history_import, "GIVEN_UP_SECONDS", -1)
+    monkeypatch.setattr(threads, "GIVEN_UP_SECONDS", -1)
     result = site.run()
     assert (result["created"], result["already"]) == (25, 5)
     site.assert_once(rows)
@@ -394,7 +394,7 @@ def test_nothing_secret_is_in_the_log_or_the_result(
     site.put(rows)
     written = [row[name] for row in rows]
     told = {"errors": [{"code": "x", "message": f"{site.token} {' '.join(written)}"}]}
-    for _ in range(100 if status == 400 else history_jobs.TRIES):
+    for _ in range(100 if status == 400 else jobs.TRIES):
         site.kustomer.fault(Fault.answer(status, told, at=at))
     result = site.run()
     site.kustomer._faults.clear()
@@ -416,14 +416,14 @@ def test_what_is_never_recorded_is_refused_in_the_end(site: Site) -> None:
     result = site.run()
     assert (result["created"], result["refused"]) == (5, 1)
     submits = [json.loads(seen.body) for seen in site.kustomer.requests if seen.path == SUBMITS[2]]
-    assert [len(each) for each in submits] == [6] + [1] * (history_jobs.TRIES - 1)
+    assert [len(each) for each in submits] == [6] + [1] * (jobs.TRIES - 1)
 
 
 def test_a_server_that_answers_no_submit_leaves_the_rows_to_the_next_run(site: Site) -> None:
     """They are not refused: nobody has said no to them."""
     rows = history(6, threads=1)
     site.put(rows)
-    for _ in range(history_jobs.TRIES):
+    for _ in range(jobs.TRIES):
         site.kustomer.fault(Fault.answer(503, b"<html>", at=SUBMITS[2]))
     result = site.run()
     assert (result["left"], result["refused"], result["unknown"]) == (6, 0, 0)

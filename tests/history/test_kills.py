@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import client, history_import, history_notes, history_plan
-from f.kustomer.wire import Reply, exchange
+from f.kustomer.history import notes, plan, threads
+from f.kustomer.shared import client
+from f.kustomer.shared.wire import Reply, exchange
 from tests.history.conftest import Site, history
 from tests.standin.bulk import Bulk
 
@@ -50,12 +51,12 @@ class Death:
 @pytest.fixture
 def death(monkeypatch: pytest.MonkeyPatch, site: Site) -> Death:
     """What kills the import; requests and threads are few, as it runs many times."""
-    death, write = Death(), vars(history_notes)["write"]
-    monkeypatch.setattr(history_notes, "write", death.at_each(write, "note"))
+    death, write = Death(), vars(notes)["write"]
+    monkeypatch.setattr(notes, "write", death.at_each(write, "note"))
     monkeypatch.setattr(client, "exchange", death.at_each(exchange, "request"))
-    monkeypatch.setattr(history_import, "WAVE", 3)
-    monkeypatch.setattr(history_import, "WAVE_IN_TURN", 3)
-    monkeypatch.setattr(history_plan, "MAX_ITEMS", 4)
+    monkeypatch.setattr(threads, "WAVE", 3)
+    monkeypatch.setattr(threads, "WAVE_IN_TURN", 3)
+    monkeypatch.setattr(plan, "MAX_ITEMS", 4)
     site.put(ROWS)
     return death
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.history_pace import Pace, TimeIsUp, clock
+from f.kustomer.history.pace import Pace, TimeIsUp, clock
 from tests.history.conftest import Site, history
 from tests.standin.bulk import Bulk
 from tests.standin.faults import Fault

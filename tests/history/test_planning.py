@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from f.kustomer.history_plan import (
+from f.kustomer.history.plan import (
     STATUSES,
     Plan,
     Status,
@@ -21,7 +21,7 @@ from f.kustomer.history_plan import (
     requests_for,
     work,
 )
-from f.kustomer.history_rows import Row
+from f.kustomer.history.rows import Row
 
 
 def row(number: int, message: str = "", thread: str = "t", at: float = 0, **other: Any) -> Row:

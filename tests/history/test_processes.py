@@ -21,7 +21,7 @@ from tests.standin.worker import ROOT
 # An import in a process of its own, whose clock doesn't wait either.
 IMPORT = """
 import json, sys, time
-from f.kustomer.history_pace import clock
+from f.kustomer.history.pace import clock
 at = [0.0]
 def sleep(seconds): at[0] += seconds
 time.sleep, clock.now = sleep, lambda: at[0]

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import client, history_import, history_plan
-from f.kustomer.errors import KustomerError
-from f.kustomer.wire import exchange
+from f.kustomer.history import plan, threads
+from f.kustomer.shared import client
+from f.kustomer.shared.errors import KustomerError
+from f.kustomer.shared.wire import exchange
 from tests.history.conftest import Site, history
 from tests.history.test_kills import Death, KilledError
 from tests.standin.bulk import Bulk
@@ -78,8 +79,8 @@ def bulk(made: random.Random) -> Bulk:
 def test_each_message_is_recorded_once_in_the_end(site: Site, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, faults, jobs, kills and settings at random; the import is run until nothing is left."""
     made = random.Random(seed)
-    monkeypatch.setattr(history_import, "WAVE", made.choice([2, 5, 500]))
-    monkeypatch.setattr(history_plan, "MAX_ITEMS", made.choice([3, 10, 100]))
+    monkeypatch.setattr(threads, "WAVE", made.choice([2, 5, 500]))
+    monkeypatch.setattr(plan, "MAX_ITEMS", made.choice([3, 10, 100]))
     death = Death()
     monkeypatch.setattr(client, "exchange", death.at_each(exchange, "request"))
     rows, right = wrong(history(made.randrange(1, 40), made.randrange(1, 9), made.randrange(1, 5), seed), made)

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from f.kustomer.create_message import Message
-from f.kustomer.history_file import Record
-from f.kustomer.history_rows import Columns, HistoryRow, Options, Row, row_of, unused_columns, wrong_columns
-from f.kustomer.inputs import check, to_json
+from f.kustomer.history.file import Record
+from f.kustomer.history.rows import Columns, HistoryRow, Options, Row, row_of, unused_columns, wrong_columns
 from f.kustomer.record_message import LINE_LENGTH, TEXT_LENGTH
+from f.kustomer.shared.inputs import check, to_json
 
 RIGHT: dict[str, Any] = {
     "messageId": "<CAF1042@mail.acme.example>",

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.errors import InvalidInput
 from f.kustomer.import_report import ImportIncomplete, main
+from f.kustomer.shared.errors import InvalidInput
 from tests.history.conftest import Site, history
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from f.kustomer.errors import KustomerError
+from f.kustomer.shared.errors import KustomerError
 from tests.conftest import Body
 from tests.standin.kustomer import Fault, Kustomer
 

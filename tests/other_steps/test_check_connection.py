@@ -16,8 +16,17 @@ from f.kustomer import (
     import_report,
     upload_attachment,
 )
-from f.kustomer.errors import AccessDenied, InvalidInput, KustomerError, NoAnswer, OddAnswer, RateLimited, ServerFailed
-from f.kustomer.history_pace import clock
+from f.kustomer.history.pace import clock
+from f.kustomer.shared.errors import (
+    AccessDenied,
+    InvalidInput,
+    KustomerError,
+    NoAnswer,
+    OddAnswer,
+    RateLimited,
+    ServerFailed,
+)
+from tests import lock
 from tests.conftest import Body, spilled
 from tests.other_steps.conftest import Run, Step
 from tests.standin import worker
@@ -118,9 +127,7 @@ def test_all_that_is_known_of_a_key_is_told(kustomer: Kustomer, run: Step) -> No
 
 def test_every_step_of_this_repository_is_told_of() -> None:
     """And no other: whoever adds one says what it takes."""
-    folder = worker.ROOT / "f/kustomer"
-    scripts = {file.stem for file in folder.glob("*.py") if "\ndef main(" in file.read_text(encoding="utf-8")}
-    assert set(check_connection.STEPS) == scripts
+    assert set(check_connection.STEPS) == {script.stem for script in lock.STEPS}
 
 
 @pytest.mark.parametrize("spelling", ["Bearer {}", " {}\n", "bearer  {} ", "\tBearer {}"])

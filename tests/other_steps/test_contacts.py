@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from f.kustomer.contacts import emails, not_a_phone, not_an_email, phone
+from f.kustomer.shared.contacts import emails, not_a_phone, not_an_email, phone
 
 NO_ADDRESS = "must be an e-mail address such as ada@example.com, without a name"
 UNSEEN = "has an invisible or broken character in it: type it anew"
@@ -150,7 +150,7 @@ def test_what_is_no_number_is_told(wrong: str, text: str) -> None:
 def test_library_is_imported_only_when_it_is_needed() -> None:
     """Most messages come from an address in ASCII, and pay for neither."""
     code = (
-        "import sys; from f.kustomer.contacts import emails, phone, not_an_email, not_a_phone;"
+        "import sys; from f.kustomer.shared.contacts import emails, phone, not_an_email, not_a_phone;"
         "emails('ada@x.example'), not_an_email('ada@x.example'), phone('030 12345'), not_a_phone('030 12345');"
         "print({'idna', 'phonenumbers'} & set(sys.modules));"
         "emails('ada@ü.example'), phone('+49 30 12345'); print(sorted({'idna', 'phonenumbers'} & set(sys.modules)))"

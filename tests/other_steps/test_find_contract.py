@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from f.kustomer import wire
-from f.kustomer.errors import AccessDenied, Conflict, KustomerError, OddAnswer, RateLimited, Rejected
+from f.kustomer.shared import wire
+from f.kustomer.shared.errors import AccessDenied, Conflict, KustomerError, OddAnswer, RateLimited, Rejected
 from tests.conftest import Body, spilled, within
 from tests.create_message.test_outcomes import BROKEN, LOOK_UP_FAILS, NOT_A_SUCCESS
 from tests.other_steps.conftest import Find, all_look_first, at_once, problems

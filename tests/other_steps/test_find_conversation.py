@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.errors import RateLimited, Rejected
 from f.kustomer.find_conversation import Conversation, main
+from f.kustomer.shared.errors import RateLimited, Rejected
 from tests.conftest import Body
 from tests.other_steps.conftest import Find, Finder, problems
 from tests.standin.kustomer import Fault, Kustomer

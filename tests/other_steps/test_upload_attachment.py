@@ -22,8 +22,9 @@ from typing import Any
 import pytest
 import trustme
 
-from f.kustomer import client, create_message, inputs, upload_attachment, wire
-from f.kustomer.errors import (
+from f.kustomer import create_message, upload_attachment
+from f.kustomer.shared import client, inputs, wire
+from f.kustomer.shared.errors import (
     AccessDenied,
     CannotConnect,
     Conflict,
@@ -37,8 +38,8 @@ from f.kustomer.errors import (
     Rejected,
     ServerFailed,
 )
+from f.kustomer.shared.wire import CHUNK_BYTES
 from f.kustomer.upload_attachment import content_type, main
-from f.kustomer.wire import CHUNK_BYTES
 from tests.conftest import Body, spilled, within
 from tests.standin import worker
 from tests.standin.adversary import Adversary, answer, read, send

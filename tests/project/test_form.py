@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from f.kustomer.create_message import Message
-from f.kustomer.inputs import Node, check
+from f.kustomer.shared.inputs import Node, check
 from tests import form_schema, lock, windmill_cli
 from tests.conftest import Body, Step
 from tests.standin.kustomer import Kustomer
@@ -19,11 +19,7 @@ Schema = dict[str, Any]
 
 # Every form by the step or flow that it belongs to.
 FORMS: dict[str, Schema] = {
-    **{
-        script.stem: windmill_cli.read_yaml(script.with_suffix(".script.yaml"))["schema"]
-        for script in lock.SCRIPTS
-        if "\ndef main(" in script.read_text(encoding="utf-8")
-    },
+    **{script.stem: windmill_cli.read_yaml(script.with_suffix(".script.yaml"))["schema"] for script in lock.STEPS},
     "record_message__flow": windmill_cli.read_yaml(ROOT / "f/kustomer/record_message__flow/flow.yaml")["schema"],
 }
 BODY: Schema = FORMS["create_message"]["properties"]["body"]

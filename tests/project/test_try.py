@@ -11,7 +11,7 @@ from typing import Annotated, Any, Required, TypedDict
 
 import pytest
 
-from f.kustomer.inputs import Field
+from f.kustomer.shared.inputs import Field
 from tests import try_step
 from tests.lock import ROOT
 

@@ -9,7 +9,6 @@ import pytest
 from f.kustomer.create_message import Message
 from f.kustomer.find_conversation import Conversation
 from f.kustomer.find_customer import Customer
-from f.kustomer.inputs import check
 from f.kustomer.record_message import (
     Event,
     check_event,
@@ -20,6 +19,7 @@ from f.kustomer.record_message import (
     message_of,
     texts_of,
 )
+from f.kustomer.shared.inputs import check
 from f.kustomer.upload_attachment import File
 from tests.conftest import Body
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import record_message, wire
-from f.kustomer.errors import AccessDenied, Conflict, FileNotRead, KustomerError, Rejected
+from f.kustomer import record_message
 from f.kustomer.record_message import main
+from f.kustomer.shared import wire
+from f.kustomer.shared.errors import AccessDenied, Conflict, FileNotRead, KustomerError, Rejected
 from tests.conftest import spilled
 from tests.stand_ins.test_kustomer import create
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer
@@ -229,7 +230,7 @@ def test_job_that_died_is_run_again_without_harm(
         return reply
 
     exchange = wire.exchange
-    monkeypatch.setattr("f.kustomer.client.exchange", dying)
+    monkeypatch.setattr("f.kustomer.shared.client.exchange", dying)
     with pytest.raises(Died):
         main(auth, email)  # type: ignore[arg-type]
     monkeypatch.undo()

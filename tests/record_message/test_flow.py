@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.inputs import check
 from f.kustomer.record_message import Event, check_event
+from f.kustomer.shared.inputs import check
 from tests import form_schema, windmill_cli
 from tests.conftest import Body
 from tests.record_message.test_event import FULL, NEEDED

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.errors import InvalidInput, KustomerError
 from f.kustomer.record_message import Event, main
+from f.kustomer.shared.errors import InvalidInput, KustomerError
 from tests.record_message.test_event import FULL, NAMED_ONLY, NO_FILES
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer

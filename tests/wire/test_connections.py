@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from f.kustomer import wire
 from f.kustomer.create_message import main
-from f.kustomer.errors import NoAnswer
+from f.kustomer.shared import wire
+from f.kustomer.shared.errors import NoAnswer
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body
 from tests.conftest import Step as Run
@@ -24,7 +24,7 @@ FIRST, STRAY, SECOND = (f"65a1b2c3d4e5f60718293a4{digit}" for digit in "abc")
 
 # The step as it is, but with less patience, so that a test can wait for its end.
 IMPATIENT = """\
-import f.kustomer.wire as wire
+import f.kustomer.shared.wire as wire
 from f.kustomer.create_message import main as step
 
 wire.READ_SECONDS = 0.3

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from f.kustomer import wire
 from f.kustomer.create_message import main
-from f.kustomer.errors import KustomerError, NoAnswer, OddAnswer, RateLimited, Rejected, ServerFailed
+from f.kustomer.shared import wire
+from f.kustomer.shared.errors import KustomerError, NoAnswer, OddAnswer, RateLimited, Rejected, ServerFailed
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
 from tests.other_steps.test_upload_attachment import place
@@ -128,7 +128,7 @@ def test_a_refusal_without_an_end_is_a_refusal(
     adversary: Adversary, run: Step, message: Body, monkeypatch: pytest.MonkeyPatch, status: str, way: str, pause: float
 ) -> None:
     """Its status was read, and that is what counts."""
-    monkeypatch.setattr("f.kustomer.client.LIMITED_ATTEMPTS", 1)
+    monkeypatch.setattr("f.kustomer.shared.client.LIMITED_ATTEMPTS", 1)
     stage = playing(adversary, way, pause, HEAD.replace(b"201 Created", status.encode()))
     with ends(0, READ):
         error = run(message, baseUrl=stage.url).failed

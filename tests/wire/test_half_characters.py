@@ -9,7 +9,7 @@ import pytest
 
 from f.kustomer import check_connection
 from f.kustomer.create_message import main
-from f.kustomer.errors import KustomerError
+from f.kustomer.shared.errors import KustomerError
 from tests.conftest import Body, Step
 from tests.standin.adversary import Adversary, Stage, answer, read, send
 from tests.standin.kustomer import Fault, Kustomer

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from f.kustomer import wire
 from f.kustomer.create_message import main
-from f.kustomer.errors import OddAnswer
+from f.kustomer.shared import wire
+from f.kustomer.shared.errors import OddAnswer
 from tests.conftest import Body
 from tests.other_steps.test_upload_attachment import place
 from tests.standin import worker
@@ -71,7 +71,7 @@ import os
 import re
 import resource
 
-import f.kustomer.wire as wire
+import f.kustomer.shared.wire as wire
 import wmill
 from f.kustomer import create_message, upload_attachment
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from f.kustomer import client, wire
-from f.kustomer.client import Run, start
 from f.kustomer.create_message import MESSAGE, main
-from f.kustomer.errors import OddAnswer, ServerFailed
+from f.kustomer.shared import client, wire
+from f.kustomer.shared.client import Run, start
+from f.kustomer.shared.errors import OddAnswer, ServerFailed
 from tests.conftest import Body
 from tests.standin.kustomer import Fault, Kustomer
 

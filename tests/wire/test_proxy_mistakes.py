@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from f.kustomer.errors import BadProxy, CannotConnect, KustomerError
+from f.kustomer.shared.errors import BadProxy, CannotConnect, KustomerError
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
 from tests.other_steps.test_upload_attachment import place

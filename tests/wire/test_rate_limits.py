@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f.kustomer import client
-from f.kustomer.client import backoff, retry_after
-from f.kustomer.errors import KustomerError, RateLimited
+from f.kustomer.shared import client
+from f.kustomer.shared.client import backoff, retry_after
+from f.kustomer.shared.errors import KustomerError, RateLimited
 from tests.conftest import Body, Run, Step, within
 from tests.standin.kustomer import Fault, Kustomer
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import client, wire
 from f.kustomer.create_message import main
-from f.kustomer.errors import CannotConnect, FileNotRead, KustomerError, NoAnswer
+from f.kustomer.shared import client, wire
+from f.kustomer.shared.errors import CannotConnect, FileNotRead, KustomerError, NoAnswer
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body, Step
 from tests.other_steps.test_upload_attachment import place

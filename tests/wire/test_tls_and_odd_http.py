@@ -16,9 +16,9 @@ from typing import Self
 import pytest
 import trustme
 
-from f.kustomer import errors, wire
 from f.kustomer.create_message import main
-from f.kustomer.errors import (
+from f.kustomer.shared import errors, wire
+from f.kustomer.shared.errors import (
     AccessDenied,
     CannotConnect,
     KustomerError,

@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
-from f.kustomer.client import dig
-from f.kustomer.errors import KustomerError, RecordKind, Rejected
 from f.kustomer.find_customer import lookup_keys, new_customer
-from f.kustomer.history_jobs import KEPT, SETTLE_SECONDS, Jobs, Kind, Look, Made, Stuck, Work, without_secrets
-from f.kustomer.history_notes import GIVEN_UP_SECONDS, Note, thread_name
-from f.kustomer.history_pace import TimeIsUp
-from f.kustomer.history_plan import Plan, Thread, customer_key
-from f.kustomer.history_rows import Row
+from f.kustomer.history.jobs import KEPT, SETTLE_SECONDS, Jobs, Kind, Look, Made, Stuck, Work, without_secrets
+from f.kustomer.history.notes import GIVEN_UP_SECONDS, Note, thread_name
+from f.kustomer.history.pace import TimeIsUp
+from f.kustomer.history.plan import Plan, Thread, customer_key
+from f.kustomer.history.rows import Row
+from f.kustomer.shared.client import dig
+from f.kustomer.shared.errors import KustomerError, RecordKind, Rejected
 from f.kustomer.upload_attachment import ATTACHMENT, attach
 
 # Of so many threads something may be recorded when a job is killed: the next one looks for these.

@@ -7,7 +7,7 @@ organisation's agents and other integrations keep their share of its limit, and 
 import time
 from collections.abc import Callable, Mapping
 
-from f.kustomer.client import until_reset
+from f.kustomer.shared.client import until_reset
 
 # https://developer.kustomer.com/docs/concepts/rate-limits
 WINDOW_SECONDS = 60.0

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from f.kustomer.errors import FileNotRead
-from f.kustomer.storage import read, write
+from f.kustomer.shared.errors import FileNotRead
+from f.kustomer.shared.storage import read, write
 
 # A bulk job that isn't done after a day never will be.
 GIVEN_UP_SECONDS = 86_400.0

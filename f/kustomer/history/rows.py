@@ -10,11 +10,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple, TypedDict
 
-from f.kustomer.contacts import emails, phone
-from f.kustomer.errors import Problem
-from f.kustomer.history_file import Record, decode
-from f.kustomer.inputs import Field, Node, check, to_json
+from f.kustomer.history.file import Record, decode
 from f.kustomer.record_message import Event, customer_of, message_of
+from f.kustomer.shared.contacts import emails, phone
+from f.kustomer.shared.errors import Problem
+from f.kustomer.shared.inputs import Field, Node, check, to_json
 
 # A bulk job takes 95 kB, of which one message leaves room for its ids, dates and files.
 MAX_MESSAGE_BYTES = 90_000

@@ -14,7 +14,7 @@ from functools import cache, cached_property
 from types import UnionType
 from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict, Union, get_args, get_origin, is_typeddict
 
-from f.kustomer.errors import Problem
+from f.kustomer.shared.errors import Problem
 
 # 413 starts at 100 kB, read as the smaller 1000: https://developer.kustomer.com/kustomer-api-docs/reference/errors
 MAX_BODY_BYTES = 100_000

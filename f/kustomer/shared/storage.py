@@ -14,8 +14,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from f.kustomer.errors import LONGEST_REASON, FileNotRead, FileNotWritten, KustomerError
-from f.kustomer.wire import CHUNK_BYTES, file_pace
+from f.kustomer.shared.errors import LONGEST_REASON, FileNotRead, FileNotWritten, KustomerError
+from f.kustomer.shared.wire import CHUNK_BYTES, file_pace
 
 
 def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:

@@ -10,12 +10,12 @@ https://developer.kustomer.com/docs/guides/bulk-operations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from f.kustomer.client import Run, dig, start
-from f.kustomer.errors import KustomerError, RateLimited, RecordKind, Redactor, Rejected, reasons, sentence
-from f.kustomer.history_notes import Notes
-from f.kustomer.history_pace import WINDOW_SECONDS, Pace, TimeIsUp, clock
-from f.kustomer.history_plan import MAX_BYTES, batches
-from f.kustomer.inputs import to_json
+from f.kustomer.history.notes import Notes
+from f.kustomer.history.pace import WINDOW_SECONDS, Pace, TimeIsUp, clock
+from f.kustomer.history.plan import MAX_BYTES, batches
+from f.kustomer.shared.client import Run, dig, start
+from f.kustomer.shared.errors import KustomerError, RateLimited, RecordKind, Redactor, Rejected, reasons, sentence
+from f.kustomer.shared.inputs import to_json
 
 # How long a job takes is not documented: the first one is asked for after so long, the others after what it took.
 FIRST_POLL_SECONDS = 2.0

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Annotated
 from unicodedata import normalize
 
-from f.kustomer.inputs import Field
+from f.kustomer.shared.inputs import Field
 
 # A local part may stand in quotes, with anything in it: https://www.rfc-editor.org/rfc/rfc5321#section-4.1.2. No domain
 # ends with a dot here, as it would be the end of a sentence; U+3002, U+FF0E and U+FF61 are dots too.

@@ -12,8 +12,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from f.kustomer.errors import LONGEST_REASON, Problem
-from f.kustomer.history_rows import Row
+from f.kustomer.history.rows import Row
+from f.kustomer.shared.errors import LONGEST_REASON, Problem
 
 # https://developer.kustomer.com/docs/guides/bulk-operations
 MAX_ITEMS = 100

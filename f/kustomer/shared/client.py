@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from urllib3.util import parse_url
 
-from f.kustomer.errors import (
+from f.kustomer.shared.errors import (
     NOT_STORED,
     TRANSIENT,
     UNCERTAIN,
@@ -43,8 +43,8 @@ from f.kustomer.errors import (
     explain,
     invalid,
 )
-from f.kustomer.inputs import Connection, check, connection, to_json
-from f.kustomer.wire import TOO_LARGE, Failure, exchange
+from f.kustomer.shared.inputs import Connection, check, connection, to_json
+from f.kustomer.shared.wire import TOO_LARGE, Failure, exchange
 
 # For waiting and repeating around one thing; outlasts the one-minute window of every limit:
 # https://developer.kustomer.com/docs/concepts/rate-limits

@@ -25,7 +25,7 @@ from urllib3.exceptions import SSLError as CertificatesNotRead
 from urllib3.util import parse_url
 from urllib3.util.ssltransport import SSLTransport
 
-from f.kustomer.errors import BadProxy, CannotConnect, KustomerError, NoAnswer, NotTrusted, OddAnswer
+from f.kustomer.shared.errors import BadProxy, CannotConnect, KustomerError, NoAnswer, NotTrusted, OddAnswer
 
 # For all addresses of the host, a proxy and TLS together. All that takes well under a second; five leave room.
 CONNECT_SECONDS = 5.0
