@@ -22,8 +22,9 @@ from f.kustomer.history.pace import SMALLEST_LIMIT, Pace, clock
 from f.kustomer.history.plan import Plan, requests_for, work
 from f.kustomer.history.rows import Columns, Options, as_json, row_of, unused_columns, wrong_columns
 from f.kustomer.history.threads import Import
+from f.kustomer.shared.advice import invalid
 from f.kustomer.shared.client import log, start
-from f.kustomer.shared.errors import AccessDenied, InvalidInput, KustomerError, RecordKind, invalid
+from f.kustomer.shared.errors import AccessDenied, InvalidInput, KustomerError, RecordKind
 from f.kustomer.shared.inputs import Field, Number, kustomer, unless_blank
 from f.kustomer.shared.storage import read
 from f.kustomer.upload_attachment import S3Object, decoded, not_base64, s3_object

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from typing import Annotated, Any, TypedDict
 
-from f.kustomer.shared.errors import invalid
+from f.kustomer.shared.advice import invalid
 from f.kustomer.shared.inputs import Field, check
 
 # Nobody reads more, and a result has its limits.

@@ -204,8 +204,8 @@ def main(auth: kustomer, body: "Event") -> dict[str, Any]:
         log(f"{path} is left out: nothing in it says where its bytes are")
     keys = [("externalId", event["messageId"])]
     look_up = run.look("/v1/messages", keys, lambda found, message: _others(run, event, found, message))
-    if look_up.found:
-        return _was_there(look_up.found["data"], event)
+    if look_up.record:
+        return _was_there(look_up.record["data"], event)
     return _record(run, event, files, () if look_up.not_allowed else keys)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f.kustomer.record_message import main as record
+from f.kustomer.shared.advice import reasons
 from f.kustomer.shared.client import read_record
 from f.kustomer.shared.errors import (
     AccessDenied,
@@ -21,7 +22,6 @@ from f.kustomer.shared.errors import (
     RateLimited,
     Rejected,
     ServerFailed,
-    reasons,
 )
 from tests.conftest import Body, Run, Step, within
 from tests.standin.kustomer import UPLOAD_PATH, Fault, Kustomer

@@ -510,12 +510,12 @@ def test_the_next_wait_is_as_told_or_twice_the_last(
     failures: int, told: float | None, left: float, wait: float | None
 ) -> None:
     """Never more than is left."""
-    assert backoff(failures, told, left) == wait
+    assert backoff(failures, told, left, 0) == wait
 
 
 def test_the_numbers_are_those_promised() -> None:
     """A budget that outlasts the one-minute window by little, six attempts, a fifth of jitter, a day at most."""
     assert (client.BUDGET_SECONDS, client.LIMITED_ATTEMPTS, client.JITTER) == (BUDGET, 6, 0.2)
-    backing_off = sum(backoff(n, None, BUDGET) or 0 for n in range(1, client.LIMITED_ATTEMPTS))
+    backing_off = sum(backoff(n, None, BUDGET, 0) or 0 for n in range(1, client.LIMITED_ATTEMPTS))
     assert backing_off > 60
     assert backing_off * (1 + client.JITTER) <= BUDGET

@@ -13,8 +13,9 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from f.kustomer.history.notes import Notes
 from f.kustomer.history.pace import WINDOW_SECONDS, Pace, TimeIsUp, clock
 from f.kustomer.history.plan import MAX_BYTES, batches
+from f.kustomer.shared.advice import reasons, sentence
 from f.kustomer.shared.client import Run, dig, start
-from f.kustomer.shared.errors import KustomerError, RateLimited, RecordKind, Redactor, Rejected, reasons, sentence
+from f.kustomer.shared.errors import KustomerError, RateLimited, RecordKind, Redactor, Rejected
 from f.kustomer.shared.inputs import to_json
 
 # How long a job takes is not documented: the first one is asked for after so long, the others after what it took.

@@ -40,11 +40,48 @@ from f.kustomer.shared.errors import (
     Rejected,
     ServerFailed,
     classify,
-    explain,
-    invalid,
 )
-from f.kustomer.shared.inputs import Connection, check, connection, to_json
-from f.kustomer.shared.wire import TOO_LARGE, Failure, exchange
+from f.kustomer.shared.inputs import (
+    MAX_BODY_BYTES,
+    Connection,
+    DateTime,
+    ExternalId,
+    Field,
+    Number,
+    ObjectId,
+    check,
+    connection,
+    given,
+    kustomer,
+    to_json,
+    unless_blank,
+)
+from f.kustomer.shared.wire import CHUNK_BYTES, TOO_LARGE, Failure, exchange
+
+# The face of what lies below for the steps, which import from here only.
+__all__ = (
+    "CHUNK_BYTES",
+    "MAX_BODY_BYTES",
+    "Answer",
+    "DateTime",
+    "ExternalId",
+    "Field",
+    "KustomerError",
+    "Number",
+    "ObjectId",
+    "Problem",
+    "RecordKind",
+    "Run",
+    "check",
+    "dig",
+    "from_json",
+    "given",
+    "kustomer",
+    "log",
+    "start",
+    "start_checked",
+    "unless_blank",
+)
 
 # For waiting and repeating around one thing; outlasts the one-minute window of every limit:
 # https://developer.kustomer.com/docs/concepts/rate-limits
@@ -67,10 +104,8 @@ _HEADERS = {"Content-Type": "application/json", "Accept": "application/json"}
 
 # Names and values to look for, in this order: ``[("externalId", "order-1042"), ("email", "ada@example.com")]``.
 Keys = Sequence[tuple[str, str]]
-# Names the fields in which what was found (the ``data`` of an answer) plainly is another one than the body.
+# Names the fields in which a record that is there (the ``data`` of an answer) plainly is another one than the body.
 Differs = Callable[[Any, dict[str, Any]], list[str]]
-
-
 # How to read an answer: its status and content give the problem and the data.
 Read = Callable[[int, bytes], tuple[ProblemClass | None, Any]]
 
@@ -83,23 +118,13 @@ class Request:
 
 
 class LookUp:
-    """What a look-up found: a record, or that there is none, or that the key may not look, or why nobody can tell."""
+    """What a look-up says: the ``record`` that is there, None for none, or that the key may not look."""
 
-    def __init__(
-        self, found: dict[str, Any] | None = None, not_allowed: bool = False, unclear: ProblemClass | None = None
-    ) -> None:
-        self.found, self.not_allowed, self.unclear = found, not_allowed, unclear
+    def __init__(self, record: dict[str, Any] | None = None, not_allowed: bool = False) -> None:
+        self.record, self.not_allowed = record, not_allowed
 
 
 ABSENT, NOT_ALLOWED = LookUp(), LookUp(not_allowed=True)
-
-
-class _MadeMeanwhile(Exception):
-    """Somebody else has made what a run was about to make: ``record`` is the answer to the look-up that shows it."""
-
-    def __init__(self, record: dict[str, Any]) -> None:
-        super().__init__()
-        self.record = record
 
 
 # What goes to the place that Kustomer names for an attachment's bytes.
@@ -146,19 +171,24 @@ def read_upload(status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
     return Rejected if problem in (AccessDenied, Conflict) else problem, data
 
 
-def look_up_without_record(answer: Answer, outcome: Outcome, kind: RecordKind) -> LookUp:
-    """Tell what a look-up says that has brought no record, ``outcome`` being what became of it so far."""
+def look_up_without_record(answer: Answer, outcome: Outcome, kind: RecordKind) -> LookUp | ProblemClass:
+    """Tell what a look-up says that has brought no record, or why nobody can tell.
+
+    ``outcome`` is what became so far of what is looked for.
+    """
     nothing_posted = outcome == "not_sent"
     # A gateway's page proves nothing, and neither does an empty answer once something was posted.
     own = isinstance(answer.data, dict) and (bool(answer.data) or nothing_posted)
     if answer.problem is AccessDenied and (own or not nothing_posted):
-        return NOT_ALLOWED if kind.create_without_read else LookUp(unclear=AccessDenied)
-    if not own:
-        return LookUp(unclear=OddAnswer if answer.status in (401, 403, 404) else answer.problem)
-    # JSON:API also allows a success without data for what is absent: https://jsonapi.org/format/#fetching-resources
-    if answer.status == 404 or (answer.status == 200 and answer.data.get("data", "nothing said") in (None, [])):
-        return ABSENT
-    return LookUp(unclear=answer.problem)
+        return NOT_ALLOWED if kind.create_without_read else AccessDenied
+    if own:
+        # JSON:API allows a success without data for what is absent: https://jsonapi.org/format/#fetching-resources
+        nothing = answer.status == 200 and answer.data.get("data", "nothing said") in (None, [])
+        if answer.status == 404 or nothing:
+            return ABSENT
+    elif answer.status in (401, 403, 404):
+        return OddAnswer
+    return answer.problem or OddAnswer
 
 
 def retry_after(status: int | None, headers: Mapping[str, str], now: float) -> float | None:
@@ -194,10 +224,23 @@ def until_reset(headers: Mapping[str, str], now: float) -> float | None:
     return reset - now if reset > 1e9 else reset
 
 
-def backoff(failures: int, asked: float | None, left: float) -> float | None:
-    """Return the seconds to wait after so many ``failures``, or None where that is more than is ``left``."""
+def backoff(failures: int, asked: float | None, left: float, jitter: float) -> float | None:
+    """Return the seconds to wait after so many ``failures``, or None where that is more than is ``left``.
+
+    ``asked`` are those that the answer asks for, ``jitter`` is a random share to wait longer.
+    """
     wait = asked or FIRST_WAIT_SECONDS * 2 ** (failures - 1)
-    return wait if wait <= left else None
+    return min(wait * (1 + jitter), left) if wait <= left else None
+
+
+def may_post_again(failures: Mapping[ProblemClass | None, int], last: ProblemClass, absent: bool) -> bool:
+    """Tell whether what was posted in vain is posted once more, after so many ``failures`` of each kind.
+
+    ``absent`` says that a look has not shown it, or that having two of it disturbs nobody.
+    """
+    if last in NOT_STORED:
+        return failures[last] < (LIMITED_ATTEMPTS if last is RateLimited else OTHER_ATTEMPTS)
+    return absent and last in TRANSIENT and sum(failures[each] for each in UNCERTAIN) < OTHER_ATTEMPTS
 
 
 def outcome_after(so_far: Outcome, problem: ProblemClass | None) -> Outcome:
@@ -278,8 +321,8 @@ def log(text: str) -> None:
 # A run
 
 
-class Job:
-    """What the parts of one job share: where they send, what stays out of errors, and how often they have sent."""
+class Session:
+    """What the parts of one Windmill job share: where they send, what stays out of errors, how often they have sent."""
 
     def __init__(self, to: Connection) -> None:
         """Take where to send, and with which key."""
@@ -303,26 +346,25 @@ class Job:
 def start(auth: object, kind: RecordKind, body: object = None, shape: Any = None, limit: int | None = None) -> "Run":
     """Check what a step was given and open its run.
 
-    ``body`` is checked by the TypedDict ``shape``; with ``limit``, in bytes, it may be sent as it is. Raise
-    InvalidInput with every problem of both.
+    ``body`` is checked by the type ``shape``, and has at most ``limit`` bytes as JSON. Raise InvalidInput with every
+    problem of both.
     """
-    value, encoded, wrong = check(body, shape, limit=limit) if shape else ({}, b"", [])
-    return start_checked(auth, kind, value, wrong, encoded)
+    value, _, problems = check(body, shape, limit=limit) if shape else ({}, b"", [])
+    return start_checked(auth, kind, value, problems)
 
 
-def start_checked(
-    auth: object, kind: RecordKind, body: dict[str, Any], wrong: list[Problem], encoded: bytes | None = None
-) -> "Run":
-    """Open the run of a step that has checked its body by itself, ``wrong`` being what it has found.
+def start_checked(auth: object, kind: RecordKind, body: dict[str, Any], problems: list[Problem]) -> "Run":
+    """Open the run of a step that has checked its body by itself, with these problems.
 
-    Raise InvalidInput with that, and every problem of ``auth``.
+    Raise InvalidInput with them, and every problem of ``auth``.
     """
-    to, problems = connection(auth)
-    problems += wrong
-    if problems:
-        log(f"nothing sent: {len(problems)} to correct in auth and body")
-        raise invalid(problems)
-    return Run(Job(to), kind, body, encoded)
+    to, wrong = connection(auth)
+    if wrong := [*wrong, *problems]:
+        log(f"nothing sent: {len(wrong)} to correct in auth and body")
+        from f.kustomer.shared.advice import invalid
+
+        raise invalid(wrong)
+    return Run(Session(to), kind, body)
 
 
 class Run:
@@ -332,34 +374,34 @@ class Run:
     answer.
     """
 
-    def __init__(self, job: Job, kind: RecordKind, body: dict[str, Any], encoded: bytes | None = None) -> None:
-        """Take what it shares with the other parts of its job, what it makes, and the body, encoded where it is."""
-        self.to, self.body = job.to, body
+    def __init__(self, session: Session, kind: RecordKind, body: dict[str, Any]) -> None:
+        """Take what it shares with the other parts of its job, what it makes, and the body."""
+        self.to, self.body = session.to, body
         self.headers: Mapping[str, str] = {}
-        self._job, self._kind, self._encoded = job, kind, encoded
+        self._session, self._kind = session, kind
         self._texts = {name: body[name] for name in kind.redact if name in body}
         self.hide(*self._texts.values())
         self._budget_left = BUDGET_SECONDS
         self._outcome: Outcome = "not_sent"
         self._lookup_keys = ""  # what a next run looks for, where it can
-        self._looked: tuple[str, Keys, float] = "", (), -math.inf  # where, for what, and when, in vain
+        self._absent: tuple[str, Keys, float] = "", (), -math.inf  # where, which keys, and when a look showed nothing
 
     @property
     def requests(self) -> int:
         """How many requests the job has sent so far."""
-        return self._job.requests
+        return self._session.requests
 
     def part(self, kind: RecordKind, body: dict[str, Any]) -> "Run":
         """Return a run for something else that the same job makes, with a budget of its own; fit for another thread."""
-        return Run(self._job, kind, body)
+        return Run(self._session, kind, body)
 
     def hide(self, *texts: str) -> None:
         """Keep further texts out of errors and logs."""
-        self._job.redact.hide(*texts)
+        self._session.redact.hide(*texts)
 
     def read(self, path: str) -> Answer:
         """Read what is at ``path``: the decoded answer with its headers. Raise KustomerError."""
-        answer = self._send_with_retries(self._signed("GET", path, read=read_object), TRANSIENT)
+        answer = self._send_with_retries(self._signed("GET", path, read=read_object))
         if answer.problem:
             raise self._error(answer, self._kind.name)
         return answer
@@ -372,8 +414,7 @@ class Run:
         page, size = 1, PAGE_SIZE
         while True:
             self._budget_left = BUDGET_SECONDS
-            request = self._signed("GET", f"{path}?page={page}&pageSize={size}", read=read_list)
-            answer = self._send_with_retries(request, TRANSIENT)
+            answer = self._send_with_retries(self._signed("GET", f"{path}?page={page}&pageSize={size}", read=read_list))
             if answer.why == TOO_LARGE and size > 1:
                 # Each size divides those before it, so that a page of the new one begins where the old one did.
                 smaller = next(each for each in (50, 10, 5, 1) if each < size)
@@ -381,29 +422,29 @@ class Run:
                 continue
             if answer.problem:
                 raise self._error(answer, self._kind.name)
-            found = answer.data["data"]
-            yield from found
-            if not found or (len(found) < size and not dig(answer.data, "links", "next")):
+            resources = answer.data["data"]
+            yield from resources
+            if not resources or (len(resources) < size and not dig(answer.data, "links", "next")):
                 return
             page += 1
 
     def find(self, path: str, keys: Keys, differs: Differs | None = None) -> dict[str, Any] | None:
-        """Look in the collection at ``path`` by each of ``keys`` in turn, and return the first answer that is there.
+        """Look in the collection at ``path`` by each of ``keys`` in turn, and return the first answer that has one.
 
         Names and values go as in ``/v1/customers/email={value}``. Raise KustomerError.
         """
-        return self.look(path, keys, differs).found
+        return self.look(path, keys, differs).record
 
     def look(self, path: str, keys: Keys, differs: Differs | None = None) -> LookUp:
         """Look as ``find`` does, and tell also whether the key may look at all. Raise KustomerError."""
         for name, value in keys:
             quoted = quote(value, safe="")
-            if self._job.redact.hides(value):
+            if self._session.redact.hides(value):
                 self.hide(quoted)
-            look_up = self._look_for(name, f"{path}/{name}={quoted}", differs)
-            if look_up.found or look_up.not_allowed:
+            look_up = self._look_by(name, f"{path}/{name}={quoted}", differs)
+            if look_up is not ABSENT:
                 return look_up
-        self._looked = path, keys, time.monotonic()
+        self._absent = path, keys, time.monotonic()
         return ABSENT
 
     def create(
@@ -411,43 +452,35 @@ class Run:
     ) -> tuple[dict[str, Any], bool]:
         """Make one in the collection at ``path``, unless ``look`` finds it: return the answer, and whether it is new.
 
-        ``body`` is what to send, if not the step's own as it is. Without ``keys`` only what provably was not stored is
-        sent again, but for what may be there twice. Raise KustomerError.
+        ``body`` is what to send, if not the run's own. Without ``keys`` only what provably was not stored is sent
+        again, but for what may be there twice. Raise KustomerError.
         """
         self._lookup_keys = " or ".join(dict.fromkeys(name for name, _ in keys))
-        if not self._has_just_looked(path, keys):
-            before = self.look(path, keys, differs)
-            if before.found:
-                return before.found, False
-            if before.not_allowed:
-                keys, self._lookup_keys = (), ""
-        encoded = self._encoded if body is None else to_json(body)
-        request = self._signed("POST", path, encoded)
-        try:
-            return self._make(request, path, keys, differs)
-        except _MadeMeanwhile as made:
-            return made.record, self._outcome == "unknown"
-
-    def _make(self, request: Request, path: str, keys: Keys, differs: Differs | None) -> tuple[dict[str, Any], bool]:
-        """Post what was not there, as ``create`` does. Raise KustomerError, or _MadeMeanwhile."""
-        repeat = TRANSIENT if self._kind.duplicates_ok else NOT_STORED
-        for failures in range(1, OTHER_ATTEMPTS + 1):
-            answer = self._send_with_retries(request, repeat, lambda: self._look_again(path, keys, differs))
+        request = self._signed("POST", path, to_json(self.body if body is None else body))
+        failures = Counter[ProblemClass | None]()
+        answer: Answer | None = None
+        while True:
+            if keys and not self._is_known_absent(path, keys):
+                look_up = self.look(path, keys, differs)
+                if look_up.record:
+                    return look_up.record, self._outcome == "unknown"
+                if look_up.not_allowed:
+                    keys, self._lookup_keys = (), ""
+            absent = bool(keys) or self._kind.duplicates_ok
+            if answer and answer.problem and not may_post_again(failures, answer.problem, absent):
+                raise self._error(answer)
+            answer = self._send(request)
             if answer.problem is None:
                 return self._done(answer, self._kind.done_verb), True
-            if not keys or answer.problem not in UNCERTAIN | {Conflict}:
-                break
+            failures[answer.problem] += 1
+            looks = bool(keys) and answer.problem in UNCERTAIN | {Conflict}
+            if looks:  # what was absent may be there by now
+                self._absent = "", (), -math.inf
+            elif not may_post_again(failures, answer.problem, absent):
+                raise self._error(answer)
             # A request that was cut off may still be on its way into the database: wait, then look.
-            if answer.problem is not Conflict and not self._sleep_before_retry(answer, failures):
-                break
-            after = self.look(path, keys, differs)
-            if after.found:
-                return after.found, self._outcome == "unknown"
-            if after.not_allowed:
-                self._lookup_keys = ""
-            if after.not_allowed or answer.problem not in TRANSIENT:
-                break
-        raise self._error(answer)
+            if answer.problem is not Conflict and not self._sleep_before_retry(answer, failures[answer.problem]):
+                raise self._error(answer)
 
     def upload(self, place: Any, form: Callable[[dict[str, str]], tuple[Any, str]]) -> None:
         """Post a file to where Kustomer says, without the key.
@@ -461,49 +494,36 @@ class Run:
         self.hide(*(value for name, value in fields.items() if name.lower().startswith(("policy", "x-amz-"))))
         host = self.part(FILE._replace(server=f"the upload's host, {parse_url(url).host}"), {})
         body, content_type = form(fields)
-        request = Request("POST", url, {"Content-Type": content_type}, body, read_upload)
-        answer = host._send_with_retries(request, TRANSIENT)
+        answer = host._send_with_retries(Request("POST", url, {"Content-Type": content_type}, body, read_upload))
         if answer.problem:
             raise host._error(answer)
-        log(f"{answer.status}, file uploaded, {self._job.spent}")
+        log(f"{answer.status}, file uploaded, {self._session.spent}")
 
-    def _has_just_looked(self, path: str, keys: Keys) -> bool:
-        where, what, when = self._looked
+    def _is_known_absent(self, path: str, keys: Keys) -> bool:
+        where, what, when = self._absent
         return (where, what) == (path, keys) and time.monotonic() - when <= FRESH_SECONDS
 
-    def _look_again(self, path: str, keys: Keys, differs: Differs | None) -> None:
-        """Look once more where that was long ago. Raise _MadeMeanwhile where somebody else has made it since."""
-        if not self._has_just_looked(path, keys) and (found := self.look(path, keys, differs).found):
-            raise _MadeMeanwhile(found)
-
-    def _signed(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        read: Read = read_record,
-    ) -> Request:
+    def _signed(self, method: str, path: str, body: bytes | None = None, read: Read = read_record) -> Request:
         signed = {**_HEADERS, "Authorization": f"Bearer {self.to.key}"}
         return Request(method, self.to.base + path, signed, body, read)
 
-    def _look_for(self, name: str, path: str, differs: Differs | None) -> LookUp:
+    def _look_by(self, name: str, path: str, differs: Differs | None) -> LookUp:
         """Look one up. Raise KustomerError where nobody can tell whether it is there, or it is another one."""
-        answer = self._send_with_retries(self._signed("GET", path), TRANSIENT)
+        answer = self._send_with_retries(self._signed("GET", path))
         if answer.problem is None:
-            return self._found(name, answer, differs)
+            return self._there(name, answer, differs)
         look_up = look_up_without_record(answer, self._outcome, self._kind)
-        if look_up.unclear:
-            unclear = Answer(look_up.unclear, answer.status, answer.headers, answer.data, answer.why)
-            raise self._error(unclear, name)
+        if not isinstance(look_up, LookUp):
+            raise self._error(Answer(look_up, answer.status, answer.headers, answer.data, answer.why), name)
         if look_up.not_allowed:
             role = f"role {self._kind.read_role}"
             log(f"{answer.status} on looking for the {self._kind.name} ({role}): a second run may record it twice")
         return look_up
 
-    def _found(self, name: str, answer: Answer, differs: Differs | None) -> LookUp:
-        """Return what was found under a key. Raise Conflict where it is another one than the body."""
+    def _there(self, name: str, answer: Answer, differs: Differs | None) -> LookUp:
+        """Return what is there under a key. Raise Conflict where it is another one than the body."""
         if other := differs and differs(answer.data["data"], self.body):
-            record = f"{self._kind.name} {self._job.redact(answer.data['data']['id'])}"
+            record = f"{self._kind.name} {self._session.redact(answer.data['data']['id'])}"
             why = f"{name} is already that of {record}, which has another {' and another '.join(other)}"
             reason = {"code": "external_id_taken", "title": why, "source": {"pointer": f"body.{name}"}}
             raise self._error(Answer(Conflict, None, answer.headers, {"errors": [reason]}, why), name)
@@ -512,38 +532,23 @@ class Run:
         but = f", with another {' and '.join(changed)}" if changed else ""
         return LookUp(self._done(answer, f"was there already{but}"))
 
-    def _send_with_retries(
-        self,
-        request: Request,
-        repeat: frozenset[ProblemClass],
-        before_retry: Callable[[], None] = lambda: None,
-    ) -> Answer:
-        """Send a request, and again while the answer's problem is one of ``repeat`` and the budget allows.
-
-        ``before_retry`` is called before it is sent again, and may raise what makes that needless.
-        """
+    def _send_with_retries(self, request: Request) -> Answer:
+        """Send what may be sent twice, and again while that may help and the budget allows."""
         failures = Counter[ProblemClass | None]()
         while True:
-            if self._budget_left < 0:
-                return Answer(NoAnswer, why=f"the {BUDGET_SECONDS:g} s of this run were used up")
             answer = self._send(request)
-            if request.method == "POST":
-                self._outcome = outcome_after(self._outcome, answer.problem)
             failures[answer.problem] += 1
-            attempts = LIMITED_ATTEMPTS if answer.problem is RateLimited else OTHER_ATTEMPTS
-            if answer.problem not in repeat or failures[answer.problem] >= attempts:
+            if answer.problem is None or not may_post_again(failures, answer.problem, absent=True):
                 return answer
             if not self._sleep_before_retry(answer, failures[answer.problem]):
                 return answer
-            before_retry()
 
     def _sleep_before_retry(self, answer: Answer, failures: int) -> bool:
         """Sleep before the next request; return False where that would take longer than the budget has left."""
         asked = retry_after(answer.status, answer.headers, time.time())
-        wait = backoff(failures, asked, self._budget_left)
+        wait = backoff(failures, asked, self._budget_left, random.uniform(0, JITTER))
         if wait is None:
             return False
-        wait = min(wait * random.uniform(1, 1 + JITTER), self._budget_left)
         self._budget_left -= wait
         log(f"{answer.status or answer.why}; next try in {wait:.1f} s")
         time.sleep(wait)
@@ -551,7 +556,9 @@ class Run:
 
     def _send(self, request: Request) -> Answer:
         """Send one request and read the whole answer; never raise for what happens on the way."""
-        self._job.count()
+        if self._budget_left < 0:
+            return Answer(NoAnswer, why=f"the {BUDGET_SECONDS:g} s of this run were used up")
+        self._session.count()
         started = time.monotonic()
         try:
             reply = exchange(request.method, request.url, request.headers, request.body)
@@ -564,20 +571,23 @@ class Run:
             answer = Answer(problem, reply.status, reply.headers, data)
         if isinstance(request.body, bytes | None):  # a file's time is bounded by its size
             self._budget_left -= time.monotonic() - started
+        if request.method == "POST":
+            self._outcome = outcome_after(self._outcome, answer.problem)
         self.headers = answer.headers
         return answer
 
     def _done(self, answer: Answer, what: str) -> dict[str, Any]:
         result: dict[str, Any] = answer.data
         if not self._kind.quiet:
-            log(
-                f"{answer.status}, {self._kind.name} {self._job.redact(result['data']['id'])} {what}, {self._job.spent}"
-            )
+            record = f"{self._kind.name} {self._session.redact(result['data']['id'])}"
+            log(f"{answer.status}, {record} {what}, {self._session.spent}")
         return result
 
     def _error(self, answer: Answer, sought: str = "") -> KustomerError:
         """Build the error that an answer comes to. ``sought`` is the key of a look-up."""
-        job, kind, outcome = self._job, self._kind, self._outcome
-        log(f"{answer.status or answer.why}; {kind.name} {outcome.replace('_', ' ')}, {job.spent}")
+        from f.kustomer.shared.advice import explain  # a sixth of all that is compiled, which only a failure needs
+
+        session, kind, outcome = self._session, self._kind, self._outcome
+        log(f"{answer.status or answer.why}; {kind.name} {outcome.replace('_', ' ')}, {session.spent}")
         asked = retry_after(answer.status, answer.headers, time.time())
-        return explain(answer, kind, outcome, sought, self._lookup_keys, asked, job.requests, job.redact)
+        return explain(answer, kind, outcome, sought, self._lookup_keys, asked, session.requests, session.redact)
