@@ -13,6 +13,12 @@ UNSEEN = "has an invisible or broken character in it: type it anew"
 NO_PHONE = "must be a phone number such as +49 30 1234567"
 NO_COUNTRY = "must have a country's code that exists, and a number behind it, as in +49 30 1234567"
 NOT_POSSIBLE = "begins with 00 and is no possible number abroad: give it as in +49 30 1234567"
+TWO = "is more than one number: give one of them"
+MADE = "is a number that a spreadsheet or a program made of the phone: export it again, as text"
+LOST_PLUS = "begins with a blank, as where a + was lost: give it as in +49 30 1234567"
+A_DATE = "is a date, no phone number: look which field it is from"
+AN_ADDRESS = "is a computer's address, no phone number: look which field it is from"
+MARKED = "has a ' in front, with which a spreadsheet marks text: take it off"
 
 EMAILS = {
     ("ada@example.com",): ["ada@example.com", " ADA@Example.COM\r\n", "ada@EXAMPLE.com\N{NO-BREAK SPACE}"],
@@ -61,6 +67,13 @@ PHONES = {
     # Without a country.
     "03012345": ["030 12345", "(030) 12345", "(0)30 12345", "tel:030-12345", "\N{LEFT-TO-RIGHT MARK}030 12345"],
     "12345": ["12345"],
+    # What looks a little like a date, a computer's address, a float or two numbers, and is a number.
+    "12345678": ["12.34.56.78", "12/34/56/78", "1234-5678"],
+    "0123456789": ["01.23.45.67.89"],
+    "20190504": ["20190504"],
+    "033209123456": ["033209 / 123456", "033209/123456"],
+    "+4933209123456": ["+49 33209 / 123456", "+49 (0)33209 / 123456", "0049 33209/123456"],
+    "0301200": ["030/1200", "030.1200"],
 }
 
 WRONG_PHONES = {
@@ -82,6 +95,18 @@ WRONG_PHONES = {
         "\N{FULLWIDTH DIGIT ZERO}30765432",
     ],
     NO_COUNTRY: ["+999 12345", "+210 12345678", "+0049 30 765432", "+00000", "00999 12345", "000000000"],
+    TWO: [
+        "555-0100 / 555-0101",
+        "555-0100/555-0101",
+        "+33 1 23 45 67 89 / 90",
+        "0033 1 23 45 67 89 / 90",
+        "+49 33209 1234 / 1235",
+    ],
+    MADE: ["491761234567.0", "491761234567,0", "30765432.00 ", "4.91761234567E+11", "4.91761234567e11", "49176e9"],
+    LOST_PLUS: [" 14155238886", "whatsapp: 14155238886", "WhatsApp: 49 30 765432", "tel: 4930765432"],
+    A_DATE: ["2019-05-04", "2019/05/04", "2019.05.04", "04.05.2019", "4.5.2019", "05/04/2019", " 1999-12-31"],
+    AN_ADDRESS: ["10.0.0.1", "192.168.10.254", "127.0.0.1 ", "8.8.88.88"],
+    MARKED: ["'+49 30 765432", "'030 765432", " '4930765432"],
     NOT_POSSIBLE: ["0049 301", "0039 06 12", "00 1 555 0100", "0044 123"],
 }
 

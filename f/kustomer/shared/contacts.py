@@ -26,6 +26,26 @@ _BETWEEN_DIGITS = r"[\s./\u2010-\u2015\u2212\u00ad\u200b-\u200f\u202a-\u202e\u20
 _NO_PHONE = "must be a phone number such as +49 30 1234567"
 _NO_COUNTRY = "must have a country's code that exists, and a number behind it, as in +49 30 1234567"
 _NOT_POSSIBLE = "begins with 00 and is no possible number abroad: give it as in +49 30 1234567"
+_TWO = "is more than one number: give one of them"
+# What would pass for a number once it is stripped to its digits, and is none, or another one.
+_SOMETHING_ELSE = (
+    (r"^\s*'", "has a ' in front, with which a spreadsheet marks text: take it off"),
+    (
+        r"\d([eE]\+?\d|[.,]00?\s*$)",
+        "is a number that a spreadsheet or a program made of the phone: export it again, as text",
+    ),
+    (
+        r"^\s*((19|20)\d\d([-./])[01]\d\3[0-3]\d|[0-3]?\d([-./])[01]?\d\4(19|20)\d\d)\s*$",
+        "is a date, no phone number: look which field it is from",
+    ),
+    (
+        r"^\s*(?!(\d\d\.){3}\d\d\s*$)((25[0-5]|2[0-4]\d|1?\d?\d)(\.|\s*$)){4}$",
+        "is a computer's address, no phone number: look which field it is from",
+    ),
+    (r"(?i)^((tel|whatsapp):)? [1-9]", "begins with a blank, as where a + was lost: give it as in +49 30 1234567"),
+)
+# Before a slash stands an area's code, of five digits at most besides the country's or a 0, or a whole number.
+_WHOLE_NUMBER = {True: 9, False: 7}
 
 
 def emails(text: str) -> list[str]:
@@ -71,11 +91,16 @@ def not_a_phone(text: str) -> str | None:
 @lru_cache(1024)  # each is read to be checked and again to be spelled, and a history has the same ones again and again
 def _read(text: str) -> tuple[str, str | None]:
     """Return the spelling of a phone number, and what is wrong with it."""
-    bare = re.sub(r"(?i)^(tel|whatsapp):", "", re.sub(_BETWEEN_DIGITS, "", text))
-    digits = re.sub("^00", "+", re.sub(r"(?<!^)\(0\)|[()]", "", bare))
+    bare, digits = _bare(text), _digits(text)
+    for pattern, why in _SOMETHING_ELSE:
+        if re.search(pattern, text):
+            return digits, why
     # E.164 allows 15 digits; a shorter number than 5 is a service's, not somebody's.
     if not re.fullmatch(r"\+?[0-9]{5,15}", digits):
         return digits, _NO_PHONE
+    before, slash, _ = text.partition("/")
+    if slash and len(_digits(before).removeprefix("+")) >= _WHOLE_NUMBER[digits.startswith("+")]:
+        return digits, _TWO
     if not digits.startswith("+"):
         return digits, None
     import phonenumbers  # 40 ms, which only a number with a country's code pays
@@ -92,6 +117,15 @@ def _read(text: str) -> tuple[str, str | None]:
     if phonenumbers.is_valid_number(number) or dialled != digits:
         return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164), None
     return digits, None
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"(?i)^(tel|whatsapp):", "", re.sub(_BETWEEN_DIGITS, "", text))
+
+
+def _digits(text: str) -> str:
+    """Return what is left to dial from abroad."""
+    return re.sub("^00", "+", re.sub(r"(?<!^)\(0\)|[()]", "", _bare(text)))
 
 
 Email = Annotated[str, Field(pattern=_ADDRESS, customErrorMessage=_NO_ADDRESS, check=not_an_email)]
