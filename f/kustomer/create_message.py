@@ -407,16 +407,17 @@ def main(auth: kustomer, body: "Message") -> dict[str, Any]:
 def differences(found: dict[str, Any], message: dict[str, Any]) -> list[str]:
     """Name the fields in which the message found under an externalId plainly is another one.
 
-    A merged customer or an edited text by itself makes no other message; both together do.
+    A merged customer or an edited text by itself makes no other message; both together do, and so does another text
+    at another time.
     """
     there = {name: dig(found, "attributes", name) for name in ("externalId", "channel", "direction", "app")}
     there |= {name: related(found, name) for name in ("conversation", "customer")}
     wanted = {**message, **{name: message.get(name, "").lower() for name in ("conversation", "customer")}}
     other = [name for name, value in there.items() if value and wanted.get(name) and value != wanted[name]]
-    if "customer" not in other:
-        return other
     changed = rewritten(found, message)
-    return [*other, *changed] if changed else [name for name in other if name != "customer"]
+    if "customer" in other or ("sentAt" in changed and len(changed) > 1):
+        return [*other, *changed] if changed else [name for name in other if name != "customer"]
+    return other
 
 
 def rewritten(found: dict[str, Any], message: dict[str, Any]) -> list[str]:

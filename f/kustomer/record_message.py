@@ -4,10 +4,10 @@ Puts a message on a customer's timeline in Kustomer, with its files: finds the c
 them, uploads the files, records the message once. It delivers nothing to the customer.
 """
 
-from collections.abc import Mapping
-from itertools import takewhile
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Required, TypedDict
-from unicodedata import category
 
 from f.kustomer.create_message import (
     MESSAGE,
@@ -37,11 +37,13 @@ from f.kustomer.shared.inputs import (
 )
 from f.kustomer.upload_attachment import ATTACHMENT, File, attach, decoded, described, not_a_link, not_one, s3_object
 
-# Of a longer text so much is recorded, and a mark that there was more; Kustomer takes 10,240 and 256 characters:
-# https://developer.kustomer.com/api/core-resources/create-message
-TEXT_LENGTH = 10_200
-LINE_LENGTH = 250
+# What Kustomer takes: https://developer.kustomer.com/api/core-resources/create-message
+TEXT_LENGTH = 10_240
+LINE_LENGTH = 256
+# Where a longer text ends: it is cut between two words, unless one is longer than so many characters.
 _MORE = " […]"
+_LONGEST_WORD = 100
+_NOT_SENT = f"{MESSAGE.not_sent_text} An earlier run may have recorded it."
 # Kustomer's errors name its own fields, where people know those of the form.
 _RECORDED = MESSAGE._replace(conflict="Give each message a messageId of its own; Kustomer calls it externalId.")
 # Each holds a connection, and a file on the worker's disk.
@@ -141,8 +143,8 @@ class Event(TypedDict, total=False):
     text: Annotated[
         str,
         Field(
-            "The text of the message, as it is to stand on the timeline. Of a longer text the first "
-            f"{TEXT_LENGTH:,} characters are recorded.",
+            f"The text of the message, as it is to stand on the timeline. A longer one is cut to {TEXT_LENGTH:,} "
+            "characters.",
             example="Hello, where is my order 1042?",
             mistaken_names=("body", "preview", "message", "content", "html"),
             minRows=5,
@@ -211,18 +213,21 @@ def main(auth: kustomer, body: "Event") -> dict[str, Any]:
 
 def _others(run: Run, event: dict[str, Any], found: dict[str, Any], message: dict[str, Any]) -> list[str]:
     """Name the fields in which the message found under a messageId is somebody else's, or of another thread."""
-    other, changed = differences(found, message), rewritten(found, {**message, **_attached(event)})
+    message = {**message, **_attached(event)}
+    other, changed = differences(found, message), rewritten(found, message)
     if other or not changed:
         return other
     customer = customer_of(event)
-    who = find_customer(run.part(CUSTOMER, customer), customer)["id"] or "nobody"
+    with _telling(run, _NOT_SENT):
+        who = find_customer(run.part(CUSTOMER, customer), customer)["id"] or "nobody"
     if who.lower() != related(found, "customer"):
         return ["customer", *changed]
     # The same customer may write in two chats whose ids count anew.
     conversation = conversation_of(event)
     if "threadId" not in event or not related(found, "conversation"):
         return []
-    where = find_conversation(run.part(CONVERSATION, conversation), conversation)["id"] or "nowhere"
+    with _telling(run, _NOT_SENT):
+        where = find_conversation(run.part(CONVERSATION, conversation), conversation)["id"] or "nowhere"
     return ["conversation", *changed] if where.lower() != related(found, "conversation") else []
 
 
@@ -244,8 +249,7 @@ def _attachments(found: dict[str, Any]) -> Any:
 def _record(run: Run, event: dict[str, Any], files: list[str], keys: Keys) -> dict[str, Any]:
     """Find or make all that a new message needs, and record it; ``files`` are the paths of its files."""
     made: list[str] = []
-    before = _RECORDED.not_sent_text
-    try:
+    with _telling(run, _NOT_SENT, made):
         who = {**customer_of(event), "create": True}
         customer = find_customer(run.part(CUSTOMER, who), who)
         made += [f"customer {customer['id']}"] if customer["created"] else []
@@ -253,24 +257,32 @@ def _record(run: Run, event: dict[str, Any], files: list[str], keys: Keys) -> di
         conversation = find_conversation(run.part(CONVERSATION, where), where)
         made += [f"conversation {conversation['id']}"] if conversation["created"] else []
         attachments = _attach(run, dict(zip(files, event.get("files", []), strict=True)))
-        # A thread may be with somebody else than who wrote, and then the message is theirs.
-        owner = conversation["customer"] or customer["id"]
-        whole = {**message_of(event), "conversation": conversation["id"], "customer": owner}
-        whole |= {"attachments": attachments} if attachments else {}
-        before = ""
+    if conversation["customer"] not in (None, customer["id"]):
+        log("the thread is with another customer than who wrote, whom the message is recorded with")
+        customer = {"id": conversation["customer"], "created": False}
+    whole = {**message_of(event), "conversation": conversation["id"], "customer": customer["id"]}
+    whole |= {"attachments": attachments} if attachments else {}
+    with _telling(run, "", made):
         answer, new = run.create("/v1/messages", keys, lambda found, _: differences(found, whole), whole)
-    except KustomerError as error:
-        so_far = f"So far this run has made {' and '.join(made)}, which running it again finds." if made else ""
-        error.args = (" ".join(filter(None, (str(error), before, so_far))),)
-        error.attempts = run.requests
-        error.outcome = "not_sent" if before else error.outcome
-        raise
     return {
         "message": {"id": answer["data"]["id"], "created": new},
         "conversation": {name: conversation[name] for name in ("id", "created")},
         "customer": customer,
         "attachments": attachments if new else _attachments(answer["data"]),
     }
+
+
+@contextmanager
+def _telling(run: Run, not_sent: str, made: Sequence[str] = ()) -> Iterator[None]:
+    """Say in an error what was made so far; with ``not_sent``, that it came before the message was sent."""
+    try:
+        yield
+    except KustomerError as error:
+        so_far = f"So far this run has made {' and '.join(made)}, which running it again finds." if made else ""
+        error.args = (" ".join(filter(None, (str(error), not_sent, so_far))),)
+        error.attempts = run.requests
+        error.outcome = "not_sent" if not_sent else error.outcome
+        raise
 
 
 def _attach(run: Run, files: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -378,33 +390,9 @@ def message_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return a text of at most ``limit`` characters as it is, and of a longer one the beginning, with a mark.
-
-    No emoji, flag or letter with accents is cut in two, unless it is longer than all that may be recorded.
-    """
+    """Return a text of at most ``limit`` characters as it is, and the beginning of a longer one with a mark."""
     if len(text) <= limit:
         return text
-    end = limit
-    while end and _within_a_character(text, end):
-        end -= 1
-    return text[: end or limit] + _MORE
-
-
-# Joined emoji, their skin tones, the tags of some flags, and the vowels and ends of Korean syllables.
-_JOINER = "\u200d"
-_JOINED = {_JOINER, *map(chr, [*range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080), *range(0x1160, 0x1200)])}
-_FLAG_LETTERS = {*map(chr, range(0x1F1E6, 0x1F200))}
-
-
-def _within_a_character(text: str, index: int) -> bool:
-    """Tell whether what is seen as one character goes on at ``index``: https://www.unicode.org/reports/tr29."""
-    before, after = text[index - 1], text[index]
-    if after in _JOINED or before == _JOINER or category(after).startswith("M"):
-        return True
-    if (before, after) == ("\r", "\n") or ("\ud800" <= before <= "\udbff" and "\udc00" <= after <= "\udfff"):
-        return True
-    if after not in _FLAG_LETTERS:
-        return False
-    # Two letters are a flag, so that the third one begins another.
-    letters = takewhile(_FLAG_LETTERS.__contains__, reversed(text[:index]))
-    return sum(1 for _ in letters) % 2 == 1
+    room = limit - len(_MORE)
+    last_blank = re.search(rf"\s\S{{0,{_LONGEST_WORD}}}$", text[: room + 1])
+    return text[: last_blank.start() if last_blank else room] + _MORE

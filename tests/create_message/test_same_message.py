@@ -41,7 +41,16 @@ def test_merged_customer_or_edited_text_alone_makes_no_other_message(
     again = run(message | ID | {change: CHANGES.get(change, somebody)})
     assert (again.id, again.stored) == (first.id, 0)
     less = {name: value for name, value in message.items() if name not in ("customer", "conversation")}
-    assert run(less | ID | CHANGES).id == first.id
+    assert run(less | ID | CHANGES | {"sentAt": ID["sentAt"]}).id == first.id
+
+
+@pytest.mark.parametrize("change", ["preview", "subject", "attachments"])
+def test_id_that_is_used_again_at_another_time_is_a_conflict(run: Step, message: Body, change: str) -> None:
+    """A sender's second message is not told as there already, which would lose it."""
+    run(message | ID | {"attachments": [FILE | {"name": "other.jpg"}]})
+    found = run(message | ID | {name: CHANGES[name] for name in (change, "sentAt")})
+    assert (type(found.failed), found.failed.outcome, found.stored) == (Conflict, "not_sent", 0)
+    assert "another sentAt" in str(found.failed)
 
 
 @pytest.mark.parametrize(

@@ -358,9 +358,9 @@ def test_a_cell_holds_a_json_object() -> None:
 def test_texts_that_are_too_long_are_cut_visibly() -> None:
     """As record_message does, so that a long e-mail isn't missing."""
     row = read({**RIGHT, "text": "a" * 50_000, "subject": "b" * 999, "name": "c" * 999})
-    assert row.body["preview"] == "a" * TEXT_LENGTH + " […]"
-    assert row.body["subject"] == "b" * LINE_LENGTH + " […]"
-    assert row.customer["name"] == "c" * LINE_LENGTH + " […]"
+    assert row.body["preview"] == "a" * (TEXT_LENGTH - 4) + " […]"
+    assert row.body["subject"] == "b" * (LINE_LENGTH - 4) + " […]"
+    assert row.customer["name"] == "c" * (LINE_LENGTH - 4) + " […]"
 
 
 @pytest.mark.parametrize("name", ["meta", "custom"])

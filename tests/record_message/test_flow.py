@@ -224,6 +224,6 @@ def test_form_tells_the_numbers_and_names_that_the_step_has() -> None:
     from f.kustomer.record_message import message_of
 
     message, inputs = message_of({**NEEDED, "text": "x" * 50_000}), FLOW["schema"]["properties"]
-    assert f"the first {message['preview'].count('x'):,} characters" in inputs["text"]["description"]
+    assert f"cut to {len(message['preview']):,} characters" in inputs["text"]["description"]
     assert f"Left empty: {message['app']}." in inputs["app"]["description"]
     assert f"Left empty: {message['direction']}." in inputs["direction"]["description"]

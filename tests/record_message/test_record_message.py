@@ -138,10 +138,12 @@ def test_message_without_a_thread_begins_one(kustomer: Kustomer, auth: Body, ema
 
 
 def test_message_in_a_thread_of_another_customer_stays_in_that_customers_conversation(
-    kustomer: Kustomer, email: Body, record: Record
+    kustomer: Kustomer, auth: Body, email: Body, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who writes from a second address is a second customer, and the thread still the first one's."""
-    record(email | {"threadId": "thread-1042"})
+    """Who writes from a second address is a second customer, and the thread still the first one's: which is told."""
+    result = step(auth, email | {"threadId": "thread-1042"})
+    assert result["customer"] == {"id": kustomer.customer, "created": False}
+    assert "the thread is with another customer than who wrote" in capsys.readouterr().out
     assert related(kustomer, "conversation") == kustomer.conversation
     assert related(kustomer, "customer") == kustomer.customer
     assert len(kustomer.customers) == 1
@@ -229,8 +231,8 @@ def test_long_texts_are_cut_visibly(kustomer: Kustomer, email: Body, record: Rec
     """At a whole character, and short enough for Kustomer."""
     long = "\N{GRINNING FACE}" * 50_000
     message = record(email | {"text": long, "subject": long, "name": long})
-    assert message["preview"] == long[:10_200] + " […]"
-    cut = long[:250] + " […]"
+    assert message["preview"] == long[:10_236] + " […]"
+    cut = long[:252] + " […]"
     assert message["subject"] == cut
     assert kustomer.conversations[0]["attributes"]["name"] == cut
     assert kustomer.customers[0]["attributes"]["name"] == cut

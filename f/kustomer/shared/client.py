@@ -433,10 +433,17 @@ class Run:
 
         Names and values go as in ``/v1/customers/email={value}``. Raise KustomerError.
         """
-        return self.look(path, keys, differs).record
+        return self._look(path, keys, differs).record
 
     def look(self, path: str, keys: Keys, differs: Differs | None = None) -> LookUp:
-        """Look as ``find`` does, and tell also whether the key may look at all. Raise KustomerError."""
+        """Look as ``find`` does for what is to be made, and tell whether the key may look. Raise KustomerError."""
+        self._lookup_keys = " or ".join(dict.fromkeys(name for name, _ in keys))
+        look_up = self._look(path, keys, differs)
+        if look_up.not_allowed:
+            self._lookup_keys = ""
+        return look_up
+
+    def _look(self, path: str, keys: Keys, differs: Differs | None) -> LookUp:
         for name, value in keys:
             quoted = quote(value, safe="")
             if self._session.redact.hides(value):
@@ -455,7 +462,6 @@ class Run:
         ``body`` is what to send, if not the run's own. Without ``keys`` only what provably was not stored is sent
         again, but for what may be there twice. Raise KustomerError.
         """
-        self._lookup_keys = " or ".join(dict.fromkeys(name for name, _ in keys))
         request = self._signed("POST", path, to_json(self.body if body is None else body))
         failures = Counter[ProblemClass | None]()
         answer: Answer | None = None
@@ -465,7 +471,7 @@ class Run:
                 if look_up.record:
                     return look_up.record, self._outcome == "unknown"
                 if look_up.not_allowed:
-                    keys, self._lookup_keys = (), ""
+                    keys = ()
             absent = bool(keys) or self._kind.duplicates_ok
             if answer and answer.problem and not may_post_again(failures, answer.problem, absent):
                 raise self._error(answer)
