@@ -35,7 +35,17 @@ from f.kustomer.shared.inputs import (
     kustomer,
     unless_blank,
 )
-from f.kustomer.upload_attachment import ATTACHMENT, File, attach, decoded, described, not_a_link, not_one, s3_object
+from f.kustomer.upload_attachment import (
+    ATTACHMENT,
+    File,
+    attach,
+    decoded,
+    described,
+    links,
+    not_a_link,
+    not_one,
+    s3_object,
+)
 
 # What Kustomer takes: https://developer.kustomer.com/api/core-resources/create-message
 TEXT_LENGTH = 10_240
@@ -74,7 +84,7 @@ def _as_file(item: Any) -> Any:
 
 
 def _as_list(files: Any) -> Any:
-    return files if isinstance(files, list) else [files]
+    return [link for item in (files if isinstance(files, list) else [files]) for link in links(item)]
 
 
 _EventFile = Annotated[File | Annotated[str, Field(check=not_a_link)], Field(tidy=_as_file, check=not_one)]

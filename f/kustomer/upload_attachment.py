@@ -48,6 +48,17 @@ def s3_object(value: Any) -> Any:
     return {"s3": found[2], **({"storage": found[1]} if found[1] else {})} if found else value
 
 
+# Where one of several links ends, and the next one begins; what else looks like a separator may belong to a link.
+_NEXT_LINK = re.compile(r"(?i)[\s,;|]+(?=(?:https?|s3)://)")
+
+
+def links(value: Any) -> list[Any]:
+    """Return the links or ``s3://`` addresses that stand in one text; any other value is the only one."""
+    if not isinstance(value, str):
+        return [value]
+    return [each.strip().rstrip(",;|").rstrip() for each in _NEXT_LINK.split(value)] if "://" in value else [value]
+
+
 def decoded(content: str) -> bytes:
     """Return the bytes of base64: as data: address, with line breaks, without padding, or of the kind for addresses.
 
@@ -73,6 +84,8 @@ def not_base64(content: str) -> str | None:
 
 def not_a_link(url: str) -> str | None:
     """Return what keeps a text from being a link that Kustomer takes, without quoting it; None where nothing does."""
+    if len(links(url)) > 1:
+        return "must be one address: give each link as a file of its own"
     if url.startswith("s3://"):
         return "must be an address that begins with https://: give what is in Windmill's object storage as file"
     try:

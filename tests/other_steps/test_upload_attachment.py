@@ -505,6 +505,7 @@ ONE = "must have one of file, content and externalUrl, not "
             "body.externalUrl",
             "give what is in Windmill's object storage as",
         ),
+        ({"externalUrl": "https://a.example/x.pdf,https://a.example/y.pdf"}, "body.externalUrl", "must be one address"),
         ({"file": [FILE]}, "body.file", "must be an object, not a list"),
         ({"file": {"s3": 5}}, "body.file.s3", "must be text, not a number"),
         ({"file": {"filename": "invoice.pdf"}}, "body.file.s3", "is missing"),

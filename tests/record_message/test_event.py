@@ -138,6 +138,39 @@ def test_file_becomes_what_upload_attachment_takes(item: Any, file: Body) -> Non
     assert check(file, File)[2] == []
 
 
+X, Y = "https://a.example/x.pdf", "https://a.example/y.pdf"
+
+
+@pytest.mark.parametrize("between", [",", ";", ", ", "; ", " ", "\n", "\r\n", " | ", ",\r\n"], ids=repr)
+@pytest.mark.parametrize("after", ["", ",", ", ", ";\n"], ids=repr)
+def test_links_that_stand_in_one_text_are_links_of_their_own(between: str, after: str) -> None:
+    """As an export joins them; one address of them all would be a dead one."""
+    joined = f"{X}{between}{Y}{after}"
+    for given in (joined, [joined]):
+        assert checked({**NEEDED, "files": given})["files"] == [{"externalUrl": X}, {"externalUrl": Y}]
+    stored = f"s3:///inbox/a.pdf{between}{Y}{between}s3://archive/b.pdf{after}"
+    files: list[Body] = [
+        {"file": {"s3": "inbox/a.pdf"}},
+        {"externalUrl": Y},
+        {"file": {"s3": "b.pdf", "storage": "archive"}},
+    ]
+    assert checked({**NEEDED, "files": stored})["files"] == files
+
+
+@pytest.mark.parametrize(
+    "link", [f"{X}?a=1,2;b", "https://a.example/a,b;c.pdf", f"{X}?u=https://b.example/", "https://a.example/a|b"]
+)
+def test_separator_within_a_link_is_the_link_s(link: str) -> None:
+    """It doesn't stand before another address."""
+    assert checked({**NEEDED, "files": link})["files"] == [{"externalUrl": link}]
+
+
+@pytest.mark.parametrize("text", [f"{X},y.pdf and z.pdf", f"see {X}", f"{X} {X[8:]}", f"{X},http://a.example/y.pdf"])
+def test_what_may_be_several_links_or_none_is_told(text: str) -> None:
+    """Nobody guesses."""
+    assert wrong({**NEEDED, "files": text})
+
+
 def test_texts_of_an_event_are_what_people_wrote() -> None:
     """At any depth, and of its files all but their bytes; what only a few words can stand for is no secret."""
     deep: Any = "deep"
