@@ -27,6 +27,8 @@ FLOWS = {"f/kustomer/record_message__flow": "f.kustomer.record_message"}
 
 # The form's word for each kind of a node; what is none of these is an object.
 _TYPES = {"text": "string", "a number": "number", "true or false": "boolean", "a list": "array"}
+# What a Field says that is no key of Windmill's dialect; all else is.
+_OURS = {"description", "example", "required", "max_length", "ge", "le", "closed", "tidy", "check"}
 
 
 def metadata(script: pathlib.Path) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def _parameter(hint: type) -> dict[str, Any]:
 def _object(node: Node, *, inner: bool) -> dict[str, Any]:
     # An optional object asks for nothing until something in it is filled in and reveals what goes with it: a required
     # enumeration that is always shown would be preselected, and half fill an object which nobody touched.
-    revealed = {name for name, each in node.fields.items() if any("showExpr" in about.form for about in each.about)}
+    revealed = {name for name, each in node.fields.items() if "showExpr" in each.about}
     required = [name for name in node.fields if name in (node.required & revealed if inner else node.required)]
     properties = {name: _property(each, name in required) for name, each in node.fields.items()}
     return {"type": "object", "order": list(properties), "properties": properties, "required": required}
@@ -112,8 +114,7 @@ def _object(node: Node, *, inner: bool) -> dict[str, Any]:
 def _property(node: Node, required: bool) -> dict[str, Any]:
     kind = _TYPES.get(node.kind, "object")
     found: dict[str, Any] = {"type": kind, "description": _description(node)}
-    for about in node.about:
-        found |= {**about.form, **({"pattern": about.pattern} if about.pattern else {})}
+    found |= {key: value for key, value in node.about.items() if key not in _OURS}
     if node.options:
         found |= {"enum": list(node.options), "disableCreate": True}
     elif kind == "string" and not found.keys() & {"format", "contentEncoding"}:
@@ -138,18 +139,17 @@ def _item(node: Node) -> dict[str, Any]:
 
 
 def _description(node: Node) -> str:
-    words = [about.description for about in node.about if about.description]
-    for about in node.about:
-        if about.max_length and not about.pattern:
-            words.append(f"At most {about.max_length:,} {'keys' if node.free_form else 'characters'}.")
+    words = [node.about.get("description", "")]
+    if (limit := node.about.get("max_length")) and "pattern" not in node.about:
+        words.append(f"At most {limit:,} {'keys' if node.free_form else 'characters'}.")
     if (example := _example(node)) and not node.options and node.kind != "true or false":
         words.append(f"Example: {example}")
-    return " ".join(words)
+    return " ".join(filter(None, words))
 
 
 def _example(node: Node) -> str:
-    examples = [about.example for about in node.about if about.example is not None]
-    return "".join(each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in examples)
+    example = node.about.get("example", "")
+    return example if isinstance(example, str) else json.dumps(example, ensure_ascii=False)
 
 
 def write() -> None:

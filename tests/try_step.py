@@ -77,13 +77,11 @@ def example(body: Any, stored: str = INVOICE) -> dict[str, Any]:
     node = Node(body)
     first = True
     for name, field in node.fields.items():
-        examples = [about.example for about in field.about if about.example is not None]
-        is_file = any(about.form.get("format") == "resource-s3_object" for about in field.about)
-        if first and is_file:
+        if first and field.about.get("format") == "resource-s3_object":
             found[name] = {"s3": stored}
         first = first and field.kind not in ("an object", "a list")
-        if (first or name in node.required) and examples:
-            found[name] = name.upper() if name in SEEDED else examples[0]
+        if (first or name in node.required) and "example" in field.about:
+            found[name] = name.upper() if name in SEEDED else field.about["example"]
     return found
 
 

@@ -5,121 +5,101 @@ those of https://developer.kustomer.com/api/core-resources/create-message
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Required, TypedDict
+from typing import Any, Literal
 
 from f.kustomer.shared.client import dig, start
 from f.kustomer.shared.errors import RecordKind
 from f.kustomer.shared.inputs import MAX_BODY_BYTES, DateTime, ExternalId, Field, Number, ObjectId, kustomer
 
 
-class Reference(TypedDict):
+class Reference:
     """The e-mail that a message answers or forwards."""
 
-    message: Annotated[
-        ObjectId,
-        Field("Id in Kustomer of the message that this one answers or forwards.", example="65a1b2c3d4e5f60718293a4b"),
-    ]
-    type: Annotated[
-        Literal["reply", "replyAll", "forward"],
-        Field("What this message is to that one.", example="reply", showExpr="fields.message"),
-    ]
+    message: ObjectId = Field(
+        "Id in Kustomer of the message that this one answers or forwards.",
+        example="65a1b2c3d4e5f60718293a4b",
+        required=True,
+    )
+    type: Literal["reply", "replyAll", "forward"] = Field(
+        "What this message is to that one.", example="reply", required=True, showExpr="fields.message"
+    )
 
 
-class DeliveryError(TypedDict, total=False):
+class DeliveryError:
     """Why a message was not delivered."""
 
-    status: Annotated[Number, Field("Status number that the channel reported.", example=550)]
-    code: Annotated[str, Field("Short code of the failure.", example="invalid-recipient")]
-    title: Annotated[str, Field("The failure in a few words.", example="Mailbox not found")]
-    detail: Annotated[str, Field("The failure in full.", example="The mail server does not know this address.")]
-    source: Annotated[dict[str, Any], Field("What caused it, any JSON object.", example={"parameter": "to"})]
-    meta: Annotated[dict[str, Any], Field("Anything else about it, any JSON object.", example={"try": 2})]
-    links: Annotated[
-        dict[str, Any], Field("Pages about it, any JSON object.", example={"about": "https://status.acme.example/550"})
-    ]
+    status: Number = Field("Status number that the channel reported.", example=550)
+    code: str = Field("Short code of the failure.", example="invalid-recipient")
+    title: str = Field("The failure in a few words.", example="Mailbox not found")
+    detail: str = Field("The failure in full.", example="The mail server does not know this address.")
+    source: dict[str, Any] = Field("What caused it, any JSON object.", example={"parameter": "to"})
+    meta: dict[str, Any] = Field("Anything else about it, any JSON object.", example={"try": 2})
+    links: dict[str, Any] = Field(
+        "Pages about it, any JSON object.", example={"about": "https://status.acme.example/550"}
+    )
 
 
-class Attachment(TypedDict, total=False):
+class Attachment:
     """A file that was uploaded to Kustomer before."""
 
-    _id: Required[
-        Annotated[
-            ObjectId,
-            Field(
-                "Id that Kustomer gave the file when it was uploaded.",
-                example="65a1b2c3d4e5f60718293a4c",
-                mistaken_names=("id",),
-            ),
-        ]
-    ]
-    name: Required[Annotated[str, Field("File name that is shown.", example="invoice.pdf")]]
-    contentType: Required[
-        Annotated[str, Field("Media type of the file.", example="application/pdf", mistaken_names=("type", "mimetype"))]
-    ]
-    contentLength: Required[
-        Annotated[Number, Field("Size of the file in bytes.", example=48213, mistaken_names=("size",))]
-    ]
-    sourceId: Annotated[
-        ObjectId,
-        Field("Id in Kustomer of the attachment this one was copied from.", example="65a1b2c3d4e5f60718293a4d"),
-    ]
+    _id: ObjectId = Field(
+        "Id that Kustomer gave the file when it was uploaded.", example="65a1b2c3d4e5f60718293a4c", required=True
+    )
+    name: str = Field("File name that is shown.", example="invoice.pdf", required=True)
+    contentType: str = Field("Media type of the file.", example="application/pdf", required=True)
+    contentLength: Number = Field("Size of the file in bytes.", example=48213, required=True)
+    sourceId: ObjectId = Field(
+        "Id in Kustomer of the attachment this one was copied from.", example="65a1b2c3d4e5f60718293a4d"
+    )
 
 
 _PLACE = "fields.name || fields.cityName || fields.countryCode"
 
 
-class Location(TypedDict, total=False):
+class Location:
     """Where the sender was."""
 
-    name: Annotated[str, Field("Name of the place.", example="Berlin store")]
-    cityName: Annotated[str, Field("City.", example="Berlin", max_length=128)]
-    countryCode: Annotated[
-        str,
-        Field(
-            "Country as two letters.",
-            example="DE",
-            pattern="^[A-Za-z]{2}$",
-            customErrorMessage="must be two letters, such as DE",
-        ),
-    ]
-    countryName: Annotated[str, Field("Country.", example="Germany", max_length=64, showExpr=_PLACE)]
-    regionCode: Annotated[str, Field("Short code of the region.", example="BE", max_length=2, showExpr=_PLACE)]
-    regionName: Annotated[str, Field("State or region.", example="Brandenburg", max_length=128, showExpr=_PLACE)]
-    zipCode: Annotated[str, Field("Postal code.", example="10115", max_length=30, showExpr=_PLACE)]
-    areaCode: Annotated[str, Field("Telephone area code.", example="030", max_length=30, showExpr=_PLACE)]
-    address: Annotated[str, Field("Street and number.", example="Torstr. 1", max_length=256, showExpr=_PLACE)]
-    address2: Annotated[str, Field("Second address line.", example="Building B", max_length=256, showExpr=_PLACE)]
-    address3: Annotated[str, Field("Third address line.", example="3rd floor", max_length=256, showExpr=_PLACE)]
-    latitude: Annotated[Number, Field("Degrees north of the equator.", example=52.53, showExpr=_PLACE)]
-    longitude: Annotated[Number, Field("Degrees east of Greenwich.", example=13.4, showExpr=_PLACE)]
+    name: str = Field("Name of the place.", example="Berlin store")
+    cityName: str = Field("City.", example="Berlin", max_length=128)
+    countryCode: str = Field(
+        "Country as two letters.",
+        example="DE",
+        pattern="^[A-Za-z]{2}$",
+        customErrorMessage="must be two letters, such as DE",
+    )
+    countryName: str = Field("Country.", example="Germany", max_length=64, showExpr=_PLACE)
+    regionCode: str = Field("Short code of the region.", example="BE", max_length=2, showExpr=_PLACE)
+    regionName: str = Field("State or region.", example="Brandenburg", max_length=128, showExpr=_PLACE)
+    zipCode: str = Field("Postal code.", example="10115", max_length=30, showExpr=_PLACE)
+    areaCode: str = Field("Telephone area code.", example="030", max_length=30, showExpr=_PLACE)
+    address: str = Field("Street and number.", example="Torstr. 1", max_length=256, showExpr=_PLACE)
+    address2: str = Field("Second address line.", example="Building B", max_length=256, showExpr=_PLACE)
+    address3: str = Field("Third address line.", example="3rd floor", max_length=256, showExpr=_PLACE)
+    latitude: Number = Field("Degrees north of the equator.", example=52.53, showExpr=_PLACE)
+    longitude: Number = Field("Degrees east of Greenwich.", example=13.4, showExpr=_PLACE)
 
 
-class Sentiment(TypedDict):
+class Sentiment:
     """How the sender feels, as measured elsewhere."""
 
-    polarity: Annotated[
-        Number,
-        Field(
-            "How the text sounds: -1 is negative, 0 neutral, 1 positive.",
-            example=-1,
-            check=lambda value: None if value in (-1, 0, 1) else "must be -1, 0 or 1",
-        ),
-    ]
-    confidence: Annotated[
-        Number,
-        Field("How sure that is, from -1 to 1.", example=0.8, ge=-1, le=1, showExpr="fields.polarity != null"),
-    ]
+    polarity: Number = Field(
+        "How the text sounds: -1 is negative, 0 neutral, 1 positive.",
+        example=-1,
+        required=True,
+        check=lambda value: None if value in (-1, 0, 1) else "must be -1, 0 or 1",
+    )
+    confidence: Number = Field(
+        "How sure that is, from -1 to 1.", example=0.8, required=True, ge=-1, le=1, showExpr="fields.polarity != null"
+    )
 
 
-class Queue(TypedDict, total=False):
+class Queue:
     """Where routing puts the conversation: one of Kustomer's queues, or an external one."""
 
-    id: Annotated[
-        ObjectId, Field("Id of a queue, from Settings > Queues and routing.", example="65a1b2c3d4e5f60718293a4e")
-    ]
-    external: Annotated[
-        Literal["amazon-connect"], Field("An external routing system, instead of an id.", example="amazon-connect")
-    ]
+    id: ObjectId = Field("Id of a queue, from Settings > Queues and routing.", example="65a1b2c3d4e5f60718293a4e")
+    external: Literal["amazon-connect"] = Field(
+        "An external routing system, instead of an id.", example="amazon-connect"
+    )
 
 
 def _one_form(attachments: list[Any]) -> str | None:
@@ -135,246 +115,145 @@ def _one_form(attachments: list[Any]) -> str | None:
 
 Channel = Literal["email", "sms", "chat", "facebook", "twitter-dm", "twitter-tweet", "voice", "instagram", "whatsapp"]
 Direction = Literal["in", "out"]
-Meta = Annotated[
-    dict[str, Any],
-    Field(
-        "What the channel knows besides, any JSON object. For e-mail: from, to, cc.",
-        example={"from": "ada@example.com", "to": [{"email": "help@acme.example"}]},
-        max_length=100,
-        mistaken_names=("from", "to", "cc", "bcc", "sender", "recipient"),
-    ),
-]
-Custom = Annotated[
-    dict[str, Any],
-    Field(
-        "Your organisation's own message attributes, by their names in Settings > Klasses. The end of a name tells "
-        "its type: Str, Txt, Num, At, Bool, Url.",
-        example={"orderNumberStr": "1042"},
-        max_length=100,
-        mistaken_names=("customattributes",),
-    ),
-]
-
 _IMPORT = "fields.importedAt"
 _ADMIN = "The key needs the role org.admin to set it; Kustomer sets it otherwise."
 
 
-class Message(TypedDict, total=False):
+class Message:
     """The message to put on the timeline. Recording it delivers nothing to the customer."""
 
-    channel: Required[
-        Annotated[
-            Channel,
-            Field(
-                "Channel on which the message was exchanged, such as email.",
-                example="email",
-                mistaken_names=("type", "medium"),
-            ),
-        ]
-    ]
-    direction: Required[
-        Annotated[
-            Direction,
-            Field("in: from the customer to you. out: from you to the customer.", example="in"),
-        ]
-    ]
-    app: Required[
-        Annotated[
-            str,
-            Field(
-                "A name for what records the message, the same in every step of one integration; your choice. "
-                "Leave Kustomer's own names (postmark, gmail, twilio, chat) to Kustomer.",
-                example="acme-inbox",
-            ),
-        ]
-    ]
-    conversation: Annotated[
-        ObjectId,
-        Field(
-            "Id of the conversation that gets the message, which must exist. You find it at the end of the address of "
-            "the open conversation in Kustomer, or as data.id in an earlier step.",
-            example="65a1b2c3d4e5f60718293a4f",
-            mistaken_names=("conversationid", "thread", "threadid"),
-        ),
-    ]
-    customer: Annotated[
-        ObjectId,
-        Field(
-            "Id of the customer. You find it after /customers/ in the address of the open timeline, or as data.id in "
-            "an earlier step.",
-            example="65a1b2c3d4e5f60718293a50",
-            mistaken_names=("customerid",),
-        ),
-    ]
-    preview: Annotated[
-        str,
-        Field(
-            "The text of the message, as it is to stand on the timeline. Recording it does not send it to anybody.",
-            example="Hello, where is my order 1042?",
-            max_length=10_240,
-            mistaken_names=("body", "text", "message", "content", "html"),
-            title="preview (the text)",
-            minRows=5,
-        ),
-    ]
-    subject: Annotated[str, Field("Subject line.", example="Order 1042", max_length=256, mistaken_names=("title",))]
-    externalId: Annotated[
-        ExternalId,
-        Field(
-            "The message's own id where it comes from, one for each message. With it, running the step twice records "
-            "the message once; fill it in whenever there is one.",
-            example="<CAF1042@mail.acme.example>",
-            mistaken_names=("messageid", "externalmessageid", "idempotencykey"),
-        ),
-    ]
-    sentAt: Annotated[
-        DateTime,
-        Field(
-            "When the message was really sent, if not now.",
-            example="2026-01-31T09:30:00.000Z",
-            mistaken_names=("date", "timestamp"),
-        ),
-    ]
-    status: Annotated[
-        Literal["sent", "received", "error"],
-        Field(
-            "received for what came in, sent for what went out, error for what was not delivered.", example="received"
-        ),
-    ]
-    error: Annotated[
-        DeliveryError,
-        Field(
-            "Why the message was not delivered.",
-            example={"code": "invalid-recipient"},
-            showExpr="fields.status === 'error'",
-        ),
-    ]
-    errorAt: Annotated[
-        DateTime,
-        Field("When delivery failed.", example="2026-01-31T09:30:05.000Z", showExpr="fields.status === 'error'"),
-    ]
-    reference: Annotated[
-        Reference,
-        Field(
-            "The e-mail that this one answers or forwards.",
-            example={"message": "65a1b2c3d4e5f60718293a4b", "type": "reply"},
-            showExpr="fields.channel === 'email'",
-        ),
-    ]
-    attachments: Annotated[
-        list[Attachment | ObjectId],
-        Field(
-            "Files uploaded to Kustomer before. In a flow, a list of their ids will do too.",
-            example=[
-                {
-                    "_id": "65a1b2c3d4e5f60718293a4c",
-                    "name": "invoice.pdf",
-                    "contentType": "application/pdf",
-                    "contentLength": 48213,
-                }
-            ],
-            check=_one_form,
-        ),
-    ]
-    auto: Annotated[
-        bool, Field("On for a message that a machine wrote: it is left out of reports on agents.", example=True)
-    ]
-    meta: Meta
-    custom: Custom
-    location: Annotated[
-        Location, Field("Where the sender was.", example={"cityName": "Berlin", "countryCode": "DE"}, closed=False)
-    ]
-    lang: Annotated[
-        str,
-        Field(
-            "Language of the text.",
-            example="en_us",
-            max_length=100,
-            mistaken_names=("language", "locale"),
-            showExpr="fields.preview || fields.lang",
-        ),
-    ]
-    sentiment: Annotated[
-        Sentiment,
-        Field(
-            "How the sender feels, if something has measured it.",
-            example={"polarity": -1, "confidence": 0.8},
-            showExpr="fields.preview && fields.direction === 'in'",
-        ),
-    ]
-    queue: Annotated[
-        Queue,
-        Field(
-            "Queue that routing puts the conversation into.",
-            example={"id": "65a1b2c3d4e5f60718293a4e"},
-            check=lambda value: None if {"id", "external"} & value.keys() else "must have an id or external",
-            showExpr="fields.conversation && fields.direction === 'in'",
-        ),
-    ]
-    source: Annotated[
-        Literal["bulk", "satisfaction"],
-        Field(
-            "Only for a bulk message or a satisfaction survey.", example="bulk", showExpr="fields.direction === 'out'"
-        ),
-    ]
-    shortcuts: Annotated[
-        list[ObjectId],
-        Field(
-            "Ids of the shortcuts (text blocks) that were used.",
-            example=["65a1b2c3d4e5f60718293a51"],
-            showExpr="fields.direction === 'out'",
-        ),
-    ]
-    kbArticles: Annotated[
-        list[ObjectId],
-        Field(
-            "Ids of the knowledge base articles that were used.",
-            example=["65a1b2c3d4e5f60718293a52"],
-            showExpr="fields.direction === 'out'",
-        ),
-    ]
-    importedAt: Annotated[
-        DateTime,
-        Field(
-            "Only for importing old messages: when it is imported. It lifts the limit of 120 messages a minute for one "
-            "customer, and shows the fields that an import needs.",
-            example="2026-02-01T00:00:00.000Z",
-        ),
-    ]
-    createdAt: Annotated[
-        DateTime, Field(f"When the record was made. {_ADMIN}", example="2019-05-04T08:00:00.000Z", showExpr=_IMPORT)
-    ]
-    createdBy: Annotated[
-        ObjectId,
-        Field(f"Id of the user who made the record. {_ADMIN}", example="65a1b2c3d4e5f60718293a53", showExpr=_IMPORT),
-    ]
-    modifiedAt: Annotated[
-        DateTime,
-        Field(f"When the record was last changed. {_ADMIN}", example="2019-05-04T08:00:00.000Z", showExpr=_IMPORT),
-    ]
-    modifiedBy: Annotated[
-        ObjectId,
-        Field(
-            f"Id of the user who last changed the record. {_ADMIN}",
-            example="65a1b2c3d4e5f60718293a53",
-            showExpr=_IMPORT,
-        ),
-    ]
-    id: Annotated[
-        ObjectId,
-        Field(
-            "Id for the new message in Kustomer, if it must be a certain one; Kustomer makes one otherwise.",
-            example="65a1b2c3d4e5f60718293a54",
-            showExpr=_IMPORT,
-        ),
-    ]
-    size: Annotated[Number, Field("Size of the original message, in bytes.", example=20480, showExpr=_IMPORT)]
-    related: Annotated[
-        str,
-        Field(
-            "A related id of your own; Kustomer does not say what it does with it.", example="case-77", showExpr=_IMPORT
-        ),
-    ]
+    channel: Channel = Field(
+        "Channel on which the message was exchanged, such as email.", example="email", required=True
+    )
+    direction: Direction = Field(
+        "in: from the customer to you. out: from you to the customer.", example="in", required=True
+    )
+    app: str = Field(
+        "A name for what records the message, the same in every step of one integration; your choice. "
+        "Leave Kustomer's own names (postmark, gmail, twilio, chat) to Kustomer.",
+        example="acme-inbox",
+        required=True,
+    )
+    conversation: ObjectId = Field(
+        "Id of the conversation that gets the message, which must exist. You find it at the end of the address of "
+        "the open conversation in Kustomer, or as data.id in an earlier step.",
+        example="65a1b2c3d4e5f60718293a4f",
+    )
+    customer: ObjectId = Field(
+        "Id of the customer. You find it after /customers/ in the address of the open timeline, or as data.id in "
+        "an earlier step.",
+        example="65a1b2c3d4e5f60718293a50",
+    )
+    preview: str = Field(
+        "The text of the message, as it is to stand on the timeline. Recording it does not send it to anybody.",
+        example="Hello, where is my order 1042?",
+        max_length=10_240,
+        title="preview (the text)",
+        minRows=5,
+    )
+    subject: str = Field("Subject line.", example="Order 1042", max_length=256)
+    externalId: ExternalId = Field(
+        "The message's own id where it comes from, one for each message. With it, running the step twice records "
+        "the message once; fill it in whenever there is one.",
+        example="<CAF1042@mail.acme.example>",
+    )
+    sentAt: DateTime = Field("When the message was really sent, if not now.", example="2026-01-31T09:30:00.000Z")
+    status: Literal["sent", "received", "error"] = Field(
+        "received for what came in, sent for what went out, error for what was not delivered.", example="received"
+    )
+    error: DeliveryError = Field(
+        "Why the message was not delivered.",
+        example={"code": "invalid-recipient"},
+        showExpr="fields.status === 'error'",
+    )
+    errorAt: DateTime = Field(
+        "When delivery failed.", example="2026-01-31T09:30:05.000Z", showExpr="fields.status === 'error'"
+    )
+    reference: Reference = Field(
+        "The e-mail that this one answers or forwards.",
+        example={"message": "65a1b2c3d4e5f60718293a4b", "type": "reply"},
+        showExpr="fields.channel === 'email'",
+    )
+    attachments: list[Attachment | ObjectId] = Field(
+        "Files uploaded to Kustomer before. In a flow, a list of their ids will do too.",
+        example=[
+            {
+                "_id": "65a1b2c3d4e5f60718293a4c",
+                "name": "invoice.pdf",
+                "contentType": "application/pdf",
+                "contentLength": 48213,
+            }
+        ],
+        check=_one_form,
+    )
+    auto: bool = Field("On for a message that a machine wrote: it is left out of reports on agents.", example=True)
+    meta: dict[str, Any] = Field(
+        "What the channel knows besides, any JSON object. For e-mail: from, to, cc.",
+        example={"from": "ada@example.com", "to": [{"email": "help@acme.example"}]},
+        max_length=100,
+    )
+    custom: dict[str, Any] = Field(
+        "Your organisation's own message attributes, by their names in Settings > Klasses. The end of a name tells "
+        "its type: Str, Txt, Num, At, Bool, Url.",
+        example={"orderNumberStr": "1042"},
+        max_length=100,
+    )
+    location: Location = Field(
+        "Where the sender was.", example={"cityName": "Berlin", "countryCode": "DE"}, closed=False
+    )
+    lang: str = Field(
+        "Language of the text.", example="en_us", max_length=100, showExpr="fields.preview || fields.lang"
+    )
+    sentiment: Sentiment = Field(
+        "How the sender feels, if something has measured it.",
+        example={"polarity": -1, "confidence": 0.8},
+        showExpr="fields.preview && fields.direction === 'in'",
+    )
+    queue: Queue = Field(
+        "Queue that routing puts the conversation into.",
+        example={"id": "65a1b2c3d4e5f60718293a4e"},
+        check=lambda value: None if {"id", "external"} & value.keys() else "must have an id or external",
+        showExpr="fields.conversation && fields.direction === 'in'",
+    )
+    source: Literal["bulk", "satisfaction"] = Field(
+        "Only for a bulk message or a satisfaction survey.", example="bulk", showExpr="fields.direction === 'out'"
+    )
+    shortcuts: list[ObjectId] = Field(
+        "Ids of the shortcuts (text blocks) that were used.",
+        example=["65a1b2c3d4e5f60718293a51"],
+        showExpr="fields.direction === 'out'",
+    )
+    kbArticles: list[ObjectId] = Field(
+        "Ids of the knowledge base articles that were used.",
+        example=["65a1b2c3d4e5f60718293a52"],
+        showExpr="fields.direction === 'out'",
+    )
+    importedAt: DateTime = Field(
+        "Only for importing old messages: when it is imported. It lifts the limit of 120 messages a minute for one "
+        "customer, and shows the fields that an import needs.",
+        example="2026-02-01T00:00:00.000Z",
+    )
+    createdAt: DateTime = Field(
+        f"When the record was made. {_ADMIN}", example="2019-05-04T08:00:00.000Z", showExpr=_IMPORT
+    )
+    createdBy: ObjectId = Field(
+        f"Id of the user who made the record. {_ADMIN}", example="65a1b2c3d4e5f60718293a53", showExpr=_IMPORT
+    )
+    modifiedAt: DateTime = Field(
+        f"When the record was last changed. {_ADMIN}", example="2019-05-04T08:00:00.000Z", showExpr=_IMPORT
+    )
+    modifiedBy: ObjectId = Field(
+        f"Id of the user who last changed the record. {_ADMIN}", example="65a1b2c3d4e5f60718293a53", showExpr=_IMPORT
+    )
+    id: ObjectId = Field(
+        "Id for the new message in Kustomer, if it must be a certain one; Kustomer makes one otherwise.",
+        example="65a1b2c3d4e5f60718293a54",
+        showExpr=_IMPORT,
+    )
+    size: Number = Field("Size of the original message, in bytes.", example=20480, showExpr=_IMPORT)
+    related: str = Field(
+        "A related id of your own; Kustomer does not say what it does with it.", example="case-77", showExpr=_IMPORT
+    )
 
 
 MESSAGE = RecordKind(

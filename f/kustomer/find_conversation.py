@@ -4,56 +4,41 @@ Finds a conversation in Kustomer by the externalId of its thread, and on request
 those of https://developer.kustomer.com/kustomer-api-docs/reference/createaconversation and its neighbours.
 """
 
-from typing import Annotated, Any, Required, TypedDict
+from typing import Any
 
 from f.kustomer.shared.client import Run, dig, start
 from f.kustomer.shared.errors import RecordKind
 from f.kustomer.shared.inputs import ExternalId, Field, ObjectId, kustomer
 
 
-class Conversation(TypedDict, total=False):
+class Conversation:
     """Which conversation: the thread that its messages belong to."""
 
-    externalId: Required[
-        Annotated[
-            ExternalId,
-            Field(
-                "The thread's own id where it comes from, the same for all its messages. For e-mail: the Message-ID of "
-                "the first one.",
-                example="<CAF1042@mail.acme.example>",
-                mistaken_names=("thread", "threadid", "id", "conversation", "conversationid"),
-            ),
-        ]
-    ]
-    create: Annotated[
-        bool, Field("On: when there is none, make a new conversation. Off: return no id then.", example=True)
-    ]
-    customer: Annotated[
-        ObjectId,
-        Field(
-            "Id in Kustomer of the customer whom a new conversation is with; needed to make one.",
-            example="65a1b2c3d4e5f60718293a50",
-            showExpr="fields.create",
-        ),
-    ]
-    name: Annotated[
-        str,
-        Field(
-            "Name of a new conversation. One that is found keeps its own.",
-            example="Order 1042",
-            max_length=256,
-            mistaken_names=("subject", "title"),
-            showExpr="fields.create",
-        ),
-    ]
+    externalId: ExternalId = Field(
+        "The thread's own id where it comes from, the same for all its messages. For e-mail: the Message-ID of "
+        "the first one.",
+        example="<CAF1042@mail.acme.example>",
+        required=True,
+    )
+    create: bool = Field("On: when there is none, make a new conversation. Off: return no id then.", example=True)
+    customer: ObjectId = Field(
+        "Id in Kustomer of the customer whom a new conversation is with; needed to make one.",
+        example="65a1b2c3d4e5f60718293a50",
+        showExpr="fields.create",
+    )
+    name: str = Field(
+        "Name of a new conversation. One that is found keeps its own.",
+        example="Order 1042",
+        max_length=256,
+        showExpr="fields.create",
+    )
 
+    @staticmethod
+    def wrong_together(conversation: dict[str, Any]) -> str | None:
+        """Return what is wrong where a new conversation would be with nobody."""
+        missing = conversation.get("create") and "customer" not in conversation
+        return "must have a customer, or create off: a new conversation is with somebody" if missing else None
 
-def _no_customer(conversation: dict[str, Any]) -> str | None:
-    missing = conversation.get("create") and "customer" not in conversation
-    return "must have a customer, or create off: a new conversation is with somebody" if missing else None
-
-
-_WITH_SOMEBODY = Annotated[Conversation, Field(check=_no_customer)]
 
 CONVERSATION = RecordKind(
     "conversation",
@@ -71,7 +56,7 @@ def main(auth: kustomer, body: "Conversation") -> dict[str, Any]:
     is whom it is with: for one that is found, not always who was given. Raise the KustomerErrors of
     f.kustomer.shared.errors.
     """
-    run = start(auth, CONVERSATION, body, _WITH_SOMEBODY)
+    run = start(auth, CONVERSATION, body, Conversation)
     return find_conversation(run, run.body)
 
 

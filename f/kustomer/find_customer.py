@@ -4,7 +4,7 @@ Finds a customer in Kustomer by e-mail, phone or externalId, and on request make
 of https://developer.kustomer.com/api/core-resources/create-customer and its neighbours.
 """
 
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 from f.kustomer.shared.client import Run, dig, start
 from f.kustomer.shared.contacts import Email, Phone, emails, phone
@@ -12,54 +12,26 @@ from f.kustomer.shared.errors import RecordKind
 from f.kustomer.shared.inputs import ExternalId, Field, kustomer
 
 
-class Customer(TypedDict, total=False):
+class Customer:
     """Who the customer is. One of email, phone and externalId is needed; each that is given is looked for."""
 
-    email: Annotated[
-        Email,
-        Field(
-            "E-mail address.",
-            example="ada@example.com",
-            mistaken_names=("mail", "emailaddress", "from", "emails"),
-        ),
-    ]
-    phone: Annotated[
-        Phone,
-        Field(
-            "Phone number, with the country's code.",
-            example="+49 30 1234567",
-            mistaken_names=("phonenumber", "mobile", "tel", "phones"),
-        ),
-    ]
-    externalId: Annotated[
-        ExternalId,
-        Field(
-            "The customer's id in your own system, such as the shop.",
-            example="customer-1042",
-            mistaken_names=("id", "customerid", "userid"),
-        ),
-    ]
-    create: Annotated[
-        bool, Field("On: when nobody is found, make a new customer. Off: return no id then.", example=True)
-    ]
-    name: Annotated[
-        str,
-        Field(
-            "Name of a new customer. One who is found keeps theirs.",
-            example="Ada Lindqvist",
-            max_length=256,
-            mistaken_names=("fullname", "displayname"),
-            showExpr="fields.create",
-        ),
-    ]
+    email: Email = Field("E-mail address.", example="ada@example.com")
+    phone: Phone = Field("Phone number, with the country's code.", example="+49 30 1234567")
+    externalId: ExternalId = Field("The customer's id in your own system, such as the shop.", example="customer-1042")
+    create: bool = Field("On: when nobody is found, make a new customer. Off: return no id then.", example=True)
+    name: str = Field(
+        "Name of a new customer. One who is found keeps theirs.",
+        example="Ada Lindqvist",
+        max_length=256,
+        showExpr="fields.create",
+    )
 
+    @staticmethod
+    def wrong_together(customer: dict[str, Any]) -> str | None:
+        """Return what is wrong where nobody is named."""
+        found = customer.keys() & {"email", "phone", "externalId"}
+        return None if found else "must have an email, a phone or an externalId"
 
-def _nobody(customer: dict[str, Any]) -> str | None:
-    found = customer.keys() & {"email", "phone", "externalId"}
-    return None if found else "must have an email, a phone or an externalId"
-
-
-_SOMEBODY = Annotated[Customer, Field(check=_nobody)]
 
 CUSTOMER = RecordKind(
     "customer",
@@ -76,7 +48,7 @@ def main(auth: kustomer, body: "Customer") -> dict[str, Any]:
     who is there. Return ``{"id": text or None, "created": bool}``; None is nobody. Raise the KustomerErrors of
     f.kustomer.shared.errors.
     """
-    run = start(auth, CUSTOMER, body, _SOMEBODY)
+    run = start(auth, CUSTOMER, body, Customer)
     return find_customer(run, run.body)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple, Required, TypedDict
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from f.kustomer.check_connection import DATES
 from f.kustomer.check_connection import main as check_key
@@ -36,138 +36,101 @@ KEEP = 0.5
 WHY = "_refused"
 
 
-class History(TypedDict, total=False):
+class History:
     """The file of old messages, and how to import it.
 
     First run it with check on: it says what is wrong with the file and how long it will take, and writes nothing. Then
     with a limit of 100, and look at some of these timelines in Kustomer. Then without a limit.
     """
 
-    file: Annotated[
-        S3Object,
-        Field(
-            "The file in Windmill's object storage, of any length: CSV with a header line, or a JSON object a line, "
-            "each of them packed with gzip if you like.",
-            mistaken_names=("s3", "s3object", "path"),
-            closed=False,
-            tidy=s3_object,
-            format="resource-s3_object",
-            showExpr="!fields.content",
-        ),
-    ]
-    content: Annotated[
-        str,
-        Field(
-            "A small file of some thousand rows, dropped here. In a flow: its bytes as base64.",
-            tidy=unless_blank,
-            check=not_base64,
-            mistaken_names=("base64", "data", "bytes"),
-            contentEncoding="base64",
-            showExpr="!fields.file?.s3",
-        ),
-    ]
-    name: Annotated[
-        str,
-        Field(
-            "Name of a file that was dropped, if it isn't plain from its content what it is.",
-            example="history.csv",
-            max_length=255,
-            mistaken_names=("filename",),
-            showExpr="fields.content",
-        ),
-    ]
-    app: Required[
-        Annotated[
-            str,
-            Field(
-                "A name for where the messages come from, the same in every run.",
-                example="old-helpdesk",
-                max_length=256,
-            ),
-        ]
-    ]
-    check: Annotated[
-        bool,
-        Field(
-            "On: only say what is wrong with the file, and how long it will take. Nothing is written to Kustomer. Do "
-            "this first.",
-            example=True,
-        ),
-    ]
-    limit: Annotated[
-        int,
-        Field(
-            "Import whole conversations up to so many rows only, from the beginning of the file. Try 100 first, and "
-            "look at these timelines in Kustomer; then leave it empty: what is there already is left as it is.",
-            example=100,
-            ge=1,
-            mistaken_names=("max", "maximum", "rows"),
-        ),
-    ]
-    columns: Annotated[
-        Columns,
-        Field(
-            "Which of the file's columns is which. Left empty, the file's columns must be called like the fields here.",
-            example={"messageId": "Message ID", "threadId": "Ticket"},
-        ),
-    ]
-    channel: Annotated[
-        Literal["email", "sms", "chat", "facebook", "twitter-dm", "twitter-tweet", "voice", "instagram", "whatsapp"],
-        Field("The channel of rows that don't say it."),
-    ]
-    direction: Annotated[
-        Literal["in", "out"],
-        Field("The direction of rows that don't say it. in: from the customer to you. out: from you to the customer."),
-    ]
-    part: Annotated[
-        int,
-        Field("Which part of the file this run imports, counted from 0, where several share it.", example=0, ge=0),
-    ]
-    parts: Annotated[int, Field("Into how many parts the file is cut.", example=1, ge=1)]
-    keep: Annotated[
-        Number,
-        Field(
-            "The share of your organisation's requests a minute that is left to your agents and everything else. Left "
-            "empty: 0.5, which is half of them.",
-            example=0.5,
-            ge=0,
-            le=0.95,
-            placeholder="0.5",
-        ),
-    ]
-    fresh: Annotated[
-        bool,
-        Field(
-            "On: none of these messages was ever recorded in Kustomer, by this import or anything else. Then it "
-            "doesn't look for each conversation first, and takes a sixth of the requests. Only for a file in the "
-            "object storage.",
-            example=False,
-        ),
-    ]
-    seconds: Annotated[
-        Number,
-        Field(
-            "End by itself before so many seconds are over, and say what is left. For a Windmill server that ends "
-            "jobs: 800 on the cloud. Left empty, it takes the time that it needs.",
-            example=800,
-            ge=1,
-            mistaken_names=("timeout", "time"),
-        ),
-    ]
+    file: S3Object = Field(
+        "The file in Windmill's object storage, of any length: CSV with a header line, or a JSON object a line, "
+        "each of them packed with gzip if you like.",
+        closed=False,
+        tidy=s3_object,
+        format="resource-s3_object",
+        showExpr="!fields.content",
+    )
+    content: str = Field(
+        "A small file of some thousand rows, dropped here. In a flow: its bytes as base64.",
+        tidy=unless_blank,
+        check=not_base64,
+        contentEncoding="base64",
+        showExpr="!fields.file?.s3",
+    )
+    name: str = Field(
+        "Name of a file that was dropped, if it isn't plain from its content what it is.",
+        example="history.csv",
+        max_length=255,
+        showExpr="fields.content",
+    )
+    app: str = Field(
+        "A name for where the messages come from, the same in every run.",
+        example="old-helpdesk",
+        required=True,
+        max_length=256,
+    )
+    check: bool = Field(
+        "On: only say what is wrong with the file, and how long it will take. Nothing is written to Kustomer. Do "
+        "this first.",
+        example=True,
+    )
+    limit: int = Field(
+        "Import whole conversations up to so many rows only, from the beginning of the file. Try 100 first, and "
+        "look at these timelines in Kustomer; then leave it empty: what is there already is left as it is.",
+        example=100,
+        ge=1,
+    )
+    columns: Columns = Field(
+        "Which of the file's columns is which. Left empty, the file's columns must be called like the fields here.",
+        example={"messageId": "Message ID", "threadId": "Ticket"},
+    )
+    channel: Literal[
+        "email", "sms", "chat", "facebook", "twitter-dm", "twitter-tweet", "voice", "instagram", "whatsapp"
+    ] = Field("The channel of rows that don't say it.")
+    direction: Literal["in", "out"] = Field(
+        "The direction of rows that don't say it. in: from the customer to you. out: from you to the customer."
+    )
+    part: int = Field(
+        "Which part of the file this run imports, counted from 0, where several share it.", example=0, ge=0
+    )
+    parts: int = Field("Into how many parts the file is cut.", example=1, ge=1)
+    keep: Number = Field(
+        "The share of your organisation's requests a minute that is left to your agents and everything else. Left "
+        "empty: 0.5, which is half of them.",
+        example=0.5,
+        ge=0,
+        le=0.95,
+        placeholder="0.5",
+    )
+    fresh: bool = Field(
+        "On: none of these messages was ever recorded in Kustomer, by this import or anything else. Then it "
+        "doesn't look for each conversation first, and takes a sixth of the requests. Only for a file in the "
+        "object storage.",
+        example=False,
+    )
+    seconds: Number = Field(
+        "End by itself before so many seconds are over, and say what is left. For a Windmill server that ends "
+        "jobs: 800 on the cloud. Left empty, it takes the time that it needs.",
+        example=800,
+        ge=1,
+    )
+
+    @staticmethod
+    def wrong_together(given: dict[str, Any]) -> str | None:
+        """Return what is wrong with the fields beside each other, or None."""
+        sources = [name for name in ("file", "content") if name in given]
+        if len(sources) != 1:
+            return f"must have one of file and content, not {' and '.join(sources) or 'none'}"
+        if "content" in given and given.get("fresh"):
+            return (
+                "must not be fresh with a content: only beside a file in the object storage is noted what was recorded"
+            )
+        if given.get("part", 0) >= given.get("parts", 1):
+            return "must have a part below parts: they are counted from 0"
+        return None
 
 
-def _wrong_together(given: dict[str, Any]) -> str | None:
-    sources = [name for name in ("file", "content") if name in given]
-    if len(sources) != 1:
-        return f"must have one of file and content, not {' and '.join(sources) or 'none'}"
-    if "content" in given and given.get("fresh"):
-        return "must not be fresh with a content: only beside a file in the object storage is noted what was recorded"
-    if given.get("part", 0) >= given.get("parts", 1):
-        return "must have a part below parts: they are counted from 0"
-    return None
-
-
-_RIGHT_TOGETHER = Annotated[History, Field(check=_wrong_together)]
 IMPORT = RecordKind("import", not_sent_text="This run recorded nothing.", done_verb="done")
 STEP = "f/kustomer/import_messages"
 DATES_ROLE = DATES.roles[0]
@@ -193,7 +156,7 @@ def main(auth: kustomer, body: "History") -> dict[str, Any]:
     Raise the KustomerErrors of f.kustomer.shared.errors.
     """
     started = clock.now()
-    given = start(auth, IMPORT, body, _RIGHT_TOGETHER).body
+    given = start(auth, IMPORT, body, History).body
     with _opened(given) as file, closing(_plan(given)) as plan:
         unused = _read_rows(given, file, plan)
         key = _key(auth)

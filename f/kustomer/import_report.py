@@ -6,7 +6,7 @@ asks nobody and changes nothing.
 
 import re
 from collections import Counter
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 from f.kustomer.shared.advice import invalid
 from f.kustomer.shared.inputs import Field, check
@@ -26,30 +26,24 @@ STATUSES = {
 Result = dict[str, Any]
 
 
-class Results(TypedDict, total=False):
+class Results:
     """What the jobs of an import have returned: all rounds of them to report on, or one, to see if another follows."""
 
-    check: Annotated[dict[str, Any], Field("What import_messages has returned with check on.", example={"rows": 300})]
-    rounds: Annotated[
-        list[dict[str, Any]],
-        Field("What this step has returned for each round.", example=[{"parts": [{"rows": 300, "created": 300}]}]),
-    ]
-    parts: Annotated[
-        list[dict[str, Any]],
-        Field(
-            "Instead of rounds: what each part has returned in this round, or its error.",
-            example=[{"rows": 300, "created": 300}],
-        ),
-    ]
+    check: dict[str, Any] = Field("What import_messages has returned with check on.", example={"rows": 300})
+    rounds: list[dict[str, Any]] = Field(
+        "What this step has returned for each round.", example=[{"parts": [{"rows": 300, "created": 300}]}]
+    )
+    parts: list[dict[str, Any]] = Field(
+        "Instead of rounds: what each part has returned in this round, or its error.",
+        example=[{"rows": 300, "created": 300}],
+    )
 
-
-def _one_or_all(results: dict[str, Any]) -> str | None:
-    if ("rounds" in results) == ("parts" in results):
-        return "must have either rounds, with a check, or parts"
-    return None if "parts" in results or "check" in results else "must have a check beside rounds"
-
-
-_RESULTS = Annotated[Results, Field(check=_one_or_all)]
+    @staticmethod
+    def wrong_together(results: dict[str, Any]) -> str | None:
+        """Return what is wrong where it is not plain what to report on, or None."""
+        if ("rounds" in results) == ("parts" in results):
+            return "must have either rounds, with a check, or parts"
+        return None if "parts" in results or "check" in results else "must have a check beside rounds"
 
 
 class ImportIncomplete(Exception):
@@ -69,12 +63,12 @@ def main(body: "Results") -> dict[str, Any]:
     Raise ImportIncomplete with the same report when any row is refused, unknown or left. For the parts of one round
     return ``{"finished", "parts"}`` instead: whether no part would record more if it ran again, and what was given.
     """
-    given, _, problems = check(body, _RESULTS, limit=None)
+    given, _, problems = check(body, Results, limit=None)
     if problems:
         raise invalid(problems)
     if "parts" in given:
-        return {"finished": not any(part.get("again") for part in body["parts"]), "parts": body["parts"]}
-    return _reported(given["check"].get("rows", 0), [each.get("parts", []) for each in body["rounds"]])
+        return {"finished": not any(part.get("again") for part in given["parts"]), "parts": given["parts"]}
+    return _reported(given["check"].get("rows", 0), [each.get("parts", []) for each in given["rounds"]])
 
 
 def _reported(rows: int, rounds: list[list[Result]]) -> dict[str, str]:

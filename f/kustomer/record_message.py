@@ -5,17 +5,15 @@ them, uploads the files, records the message once. It delivers nothing to the cu
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Required, TypedDict
+from typing import Annotated, Any
 
 from f.kustomer.create_message import (
     MESSAGE,
     Channel,
-    Custom,
     Direction,
     Message,
-    Meta,
     differences,
     related,
     rewritten,
@@ -24,12 +22,13 @@ from f.kustomer.find_conversation import CONVERSATION, find_conversation
 from f.kustomer.find_customer import CUSTOMER, find_customer
 from f.kustomer.shared.client import Keys, Run, dig, log, start_checked
 from f.kustomer.shared.contacts import Email, Phone
-from f.kustomer.shared.errors import KustomerError, Problem
+from f.kustomer.shared.errors import KustomerError
 from f.kustomer.shared.inputs import (
     MAX_BODY_BYTES,
     DateTime,
     ExternalId,
     Field,
+    Problem,
     check,
     given,
     kustomer,
@@ -43,7 +42,6 @@ from f.kustomer.upload_attachment import (
     described,
     links,
     not_a_link,
-    not_one,
     s3_object,
 )
 
@@ -87,118 +85,60 @@ def _as_list(files: Any) -> Any:
     return [link for item in (files if isinstance(files, list) else [files]) for link in links(item)]
 
 
-_EventFile = Annotated[File | Annotated[str, Field(check=not_a_link)], Field(tidy=_as_file, check=not_one)]
+_EventFile = Annotated[File | Annotated[str, Field(check=not_a_link)], Field(tidy=_as_file)]
 
 
-class Event(TypedDict, total=False):
+class Event:
     """What was written, who wrote it and where. One of email, phone and customerExternalId is needed."""
 
-    channel: Required[Annotated[Channel, Field("Channel on which the message was exchanged.", example="email")]]
-    messageId: Required[
-        Annotated[
-            ExternalId,
-            Field(
-                "The message's own id where it comes from, one for each message. Running this twice with the same one "
-                "records once.",
-                example="<CAF1044@mail.acme.example>",
-                mistaken_names=("id", "externalid"),
-            ),
-        ]
-    ]
-    threadId: Annotated[
-        ExternalId,
-        Field(
-            "The id of the thread, the same for all its messages. For e-mail: the Message-ID of the first one. Left "
-            "empty, the message begins a thread.",
-            example="<CAF1042@mail.acme.example>",
-            mistaken_names=("thread", "conversation", "conversationid"),
-        ),
-    ]
-    email: Annotated[
-        Email,
-        Field(
-            "E-mail address of the customer. One of email, phone and customerExternalId is needed.",
-            example="ada@example.com",
-            mistaken_names=("mail", "emailaddress", "from"),
-        ),
-    ]
-    phone: Annotated[
-        Phone,
-        Field(
-            "Phone number of the customer, with the country's code.",
-            example="+49 30 1234567",
-            mistaken_names=("phonenumber", "mobile", "tel"),
-        ),
-    ]
-    customerExternalId: Annotated[
-        ExternalId,
-        Field(
-            "Id of the customer in your own system, such as the shop.",
-            example="customer-1042",
-            mistaken_names=("customer", "customerid", "userid"),
-        ),
-    ]
-    name: Annotated[
-        str,
-        Field(
-            "Name for a customer who is new; one who is found keeps theirs.",
-            example="Ada Lindqvist",
-            tidy=unless_blank,
-            mistaken_names=("fullname", "displayname", "customername"),
-        ),
-    ]
-    subject: Annotated[
-        str, Field("Subject line; a new conversation is named by it.", example="Order 1042", mistaken_names=("title",))
-    ]
-    text: Annotated[
-        str,
-        Field(
-            f"The text of the message, as it is to stand on the timeline. A longer one is cut to {TEXT_LENGTH:,} "
-            "characters.",
-            example="Hello, where is my order 1042?",
-            mistaken_names=("body", "preview", "message", "content", "html"),
-            minRows=5,
-        ),
-    ]
-    files: Annotated[
-        list[_EventFile],
-        Field(
-            "Files that came with the message, in Windmill's object storage. A flow or a webhook may also give links, "
-            "or what Upload attachment takes.",
-            tidy=_as_list,
-            mistaken_names=("attachments", "file"),
-            items={"type": "resource", "resourceType": "s3_object"},
-        ),
-    ]
-    direction: Annotated[
-        Direction,
-        Field(
-            "in: from the customer to you. out: from you to the customer. Left empty: in.",
-            example="in",
-            tidy=unless_blank,
-        ),
-    ]
-    sentAt: Annotated[
-        DateTime,
-        Field(
-            "When it was really sent, if not now.",
-            example="2026-01-31T09:30:00.000Z",
-            mistaken_names=("date", "timestamp"),
-        ),
-    ]
-    app: Annotated[
-        str,
-        Field(
-            "A name for what records the messages, the same in every run. Left empty: windmill.",
-            example="acme-inbox",
-            tidy=unless_blank,
-        ),
-    ]
-    meta: Meta
-    custom: Custom
-    lang: Annotated[
-        str, Field("Language of the text.", example="en_us", max_length=100, mistaken_names=("language", "locale"))
-    ]
+    channel: Channel = Field("Channel on which the message was exchanged.", example="email", required=True)
+    messageId: ExternalId = Field(
+        "The message's own id where it comes from, one for each message. Running this twice with the same one "
+        "records once.",
+        example="<CAF1044@mail.acme.example>",
+        required=True,
+    )
+    threadId: ExternalId = Field(
+        "The id of the thread, the same for all its messages. For e-mail: the Message-ID of the first one. Left "
+        "empty, the message begins a thread.",
+        example="<CAF1042@mail.acme.example>",
+    )
+    email: Email = Field(
+        "E-mail address of the customer. One of email, phone and customerExternalId is needed.",
+        example="ada@example.com",
+    )
+    phone: Phone = Field("Phone number of the customer, with the country's code.", example="+49 30 1234567")
+    customerExternalId: ExternalId = Field(
+        "Id of the customer in your own system, such as the shop.", example="customer-1042"
+    )
+    name: str = Field(
+        "Name for a customer who is new; one who is found keeps theirs.", example="Ada Lindqvist", tidy=unless_blank
+    )
+    subject: str = Field("Subject line; a new conversation is named by it.", example="Order 1042")
+    text: str = Field(
+        f"The text of the message, as it is to stand on the timeline. A longer one is cut to {TEXT_LENGTH:,} "
+        "characters.",
+        example="Hello, where is my order 1042?",
+        minRows=5,
+    )
+    files: list[_EventFile] = Field(
+        "Files that came with the message, in Windmill's object storage. A flow or a webhook may also give links, "
+        "or what Upload attachment takes.",
+        tidy=_as_list,
+        items={"type": "resource", "resourceType": "s3_object"},
+    )
+    direction: Direction = Field(
+        "in: from the customer to you. out: from you to the customer. Left empty: in.", example="in", tidy=unless_blank
+    )
+    sentAt: DateTime = Field("When it was really sent, if not now.", example="2026-01-31T09:30:00.000Z")
+    app: str = Field(
+        "A name for what records the messages, the same in every run. Left empty: windmill.",
+        example="acme-inbox",
+        tidy=unless_blank,
+    )
+    meta: dict[str, Any] = Message.meta
+    custom: dict[str, Any] = Message.custom
+    lang: str = Field("Language of the text.", example="en_us", max_length=100)
 
 
 def main(auth: kustomer, body: "Event") -> dict[str, Any]:
@@ -340,7 +280,7 @@ def check_event(body: object) -> tuple[dict[str, Any], list[Problem]]:
     return event, [(path.removeprefix("body."), what) for path, what in problems]
 
 
-def file_places(body: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def file_places(body: Any) -> tuple[list[str], list[str]]:
     """Return the paths of those items of an event's ``files`` that are files, and of those that only have a name."""
     items = [(f"files[{index}]", item) for index, item in enumerate(_as_list(body.get("files"))) if given(item)]
     files = [path for path, item in items if given(_as_file(item))]

@@ -13,7 +13,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Annotated, Any, BinaryIO, Required, TypedDict
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from urllib3.filepost import encode_multipart_formdata
@@ -24,12 +24,12 @@ from f.kustomer.shared.inputs import Field, Number, kustomer, unless_blank
 from f.kustomer.shared.wire import CHUNK_BYTES
 
 
-class S3Object(TypedDict, total=False):
+class S3Object:
     """A file in Windmill's object storage: https://www.windmill.dev/docs/core_concepts/object_storage_in_windmill."""
 
-    s3: Required[Annotated[str, Field(mistaken_names=("key", "path"))]]
-    storage: Annotated[str, Field()]
-    filename: Annotated[str, Field()]
+    s3: str = Field(required=True)
+    storage: str
+    filename: str
 
 
 def _stored(file: dict[str, Any], path: str) -> BinaryIO:
@@ -101,87 +101,60 @@ def not_a_link(url: str) -> str | None:
 _MEDIA_TYPE = r"^[a-zA-Z0-9!#$&^_.+-]+/[a-zA-Z0-9!#$&^_.+-]+( *;[ -~]*)?$"
 
 
-class File(TypedDict, total=False):
+class File:
     """The file: one from Windmill's object storage, or its content, or a link to where it stays."""
 
-    file: Annotated[
-        S3Object,
-        Field(
-            "A file in Windmill's object storage, of any size. In a flow, an address such as s3:///inbox/invoice.pdf "
-            "will do too.",
-            mistaken_names=("s3", "s3object"),
-            closed=False,
-            tidy=s3_object,
-            format="resource-s3_object",
-            showExpr="!fields.content && !fields.externalUrl",
-        ),
-    ]
-    content: Annotated[
-        str,
-        Field(
-            "A small file, dropped here. In a flow: its bytes as base64.",
-            tidy=unless_blank,
-            check=not_base64,
-            mistaken_names=("base64", "data", "bytes"),
-            contentEncoding="base64",
-            showExpr="!fields.file?.s3 && !fields.externalUrl",
-        ),
-    ]
-    externalUrl: Annotated[
-        str,
-        Field(
-            "A link instead of a file: Kustomer shows the address and never fetches what is there.",
-            example="https://files.acme.example/invoice.pdf",
-            tidy=unless_blank,
-            check=not_a_link,
-            mistaken_names=("url", "link", "href"),
-            showExpr="!fields.file?.s3 && !fields.content",
-        ),
-    ]
-    name: Annotated[
-        str,
-        Field(
-            "File name to show. Left empty, it is taken from the file or the link.",
-            example="invoice.pdf",
-            max_length=255,
-            tidy=unless_blank,
-            mistaken_names=("filename", "title"),
-        ),
-    ]
-    contentType: Annotated[
-        str,
-        Field(
-            "Media type. Left empty, it is told from the name, else from the first bytes.",
-            example="application/pdf",
-            pattern=_MEDIA_TYPE,
-            customErrorMessage="must be a media type such as application/pdf",
-            mistaken_names=("type", "mimetype", "mime"),
-        ),
-    ]
-    contentLength: Annotated[
-        Number,
-        Field(
-            "Size in bytes of what is linked, if you know it. Left empty, 0 is shown.",
-            example=48213,
-            ge=0,
-            le=2**53,
-            mistaken_names=("size", "length"),
-            showExpr="fields.externalUrl",
-        ),
-    ]
+    file: S3Object = Field(
+        "A file in Windmill's object storage, of any size. In a flow, an address such as s3:///inbox/invoice.pdf "
+        "will do too.",
+        closed=False,
+        tidy=s3_object,
+        format="resource-s3_object",
+        showExpr="!fields.content && !fields.externalUrl",
+    )
+    content: str = Field(
+        "A small file, dropped here. In a flow: its bytes as base64.",
+        tidy=unless_blank,
+        check=not_base64,
+        contentEncoding="base64",
+        showExpr="!fields.file?.s3 && !fields.externalUrl",
+    )
+    externalUrl: str = Field(
+        "A link instead of a file: Kustomer shows the address and never fetches what is there.",
+        example="https://files.acme.example/invoice.pdf",
+        tidy=unless_blank,
+        check=not_a_link,
+        showExpr="!fields.file?.s3 && !fields.content",
+    )
+    name: str = Field(
+        "File name to show. Left empty, it is taken from the file or the link.",
+        example="invoice.pdf",
+        max_length=255,
+        tidy=unless_blank,
+    )
+    contentType: str = Field(
+        "Media type. Left empty, it is told from the name, else from the first bytes.",
+        example="application/pdf",
+        pattern=_MEDIA_TYPE,
+        customErrorMessage="must be a media type such as application/pdf",
+    )
+    contentLength: Number = Field(
+        "Size in bytes of what is linked, if you know it. Left empty, 0 is shown.",
+        example=48213,
+        ge=0,
+        le=2**53,
+        showExpr="fields.externalUrl",
+    )
 
-
-def not_one(given: dict[str, Any]) -> str | None:
-    """Return what is wrong with a file as a whole, or None."""
-    sources = [name for name in ("file", "content", "externalUrl") if name in given]
-    if len(sources) != 1:
-        return f"must have one of file, content and externalUrl, not {' and '.join(sources) or 'none'}"
-    if "contentLength" in given and "externalUrl" not in given:
-        return "must not have a contentLength: it is counted"
-    return None
-
-
-_ONE_FILE = Annotated[File, Field(check=not_one)]
+    @staticmethod
+    def wrong_together(given: dict[str, Any]) -> str | None:
+        """Return what is wrong with where the file is, or None."""
+        sources = [name for name in ("file", "content", "externalUrl") if name in given]
+        if len(sources) != 1:
+            return f"must have one of file, content and externalUrl, not {' and '.join(sources) or 'none'}"
+        if "contentLength" in given and "externalUrl" not in given:
+            return "must not have a contentLength: it is counted"
+        return None
 
 
 # Office's types, and those of voice messages, are missing from Python's own table, which is all that a worker may have.
@@ -249,7 +222,7 @@ def main(auth: kustomer, body: "File") -> dict[str, Any]:
     Return ``{"_id", "name", "contentType", "contentLength"}``, the length in bytes. Until a message takes it, nobody
     sees it, so running this again is always safe. Raise the KustomerErrors of f.kustomer.shared.errors.
     """
-    run = start(auth, ATTACHMENT, body, _ONE_FILE)
+    run = start(auth, ATTACHMENT, body, File)
     return attach(run, run.body)
 
 

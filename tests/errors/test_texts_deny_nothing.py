@@ -109,7 +109,7 @@ STEPS: dict[str, Callable[[Body, Kustomer], Any]] = {
     "customer": lambda auth, _: find_customer(auth, {"email": "jane@acme.example", "create": True}),  # type: ignore[arg-type]
     "conversation": lambda auth, kustomer: find_conversation(
         auth,  # type: ignore[arg-type]
-        {"customer": kustomer.customer, "externalId": "thread-1", "create": True},
+        {"customer": kustomer.customer, "externalId": "thread-1", "create": True},  # type: ignore[arg-type]
     ),
 }
 

@@ -10,7 +10,7 @@ from f.kustomer.create_message import Message
 from f.kustomer.history.file import Record
 from f.kustomer.history.rows import Columns, HistoryRow, Options, Row, row_of, unused_columns, wrong_columns
 from f.kustomer.record_message import LINE_LENGTH, TEXT_LENGTH
-from f.kustomer.shared.inputs import check, to_json
+from f.kustomer.shared.inputs import Node, check, to_json
 
 RIGHT: dict[str, Any] = {
     "messageId": "<CAF1042@mail.acme.example>",
@@ -80,7 +80,7 @@ def test_every_field_of_a_row_arrives() -> None:
         "private": False,
         "files": ["https://files.acme.example/a.pdf", {"s3": "inbox/b.pdf"}],
     }
-    assert set(more) | set(RIGHT) == set(HistoryRow.__annotations__)
+    assert set(more) | set(RIGHT) == set(Node(HistoryRow).fields)
     row = read(RIGHT | more)
     assert row.customer == {
         "email": "ada@example.com",
@@ -328,7 +328,7 @@ def test_columns_of_a_csv_that_nobody_named_are_left_aside_and_listed_once() -> 
 
 def test_every_field_of_a_row_can_be_mapped() -> None:
     """The form offers exactly these."""
-    assert Columns.__annotations__.keys() == HistoryRow.__annotations__.keys()
+    assert Node(Columns).fields.keys() == Node(HistoryRow).fields.keys()
 
 
 CSV = Options("acme-inbox", header=[*HEADER, "files", "meta", "custom", "subject"])
@@ -407,7 +407,7 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=4,
 )
-names = st.sampled_from([*HistoryRow.__annotations__, "Message_ID", "body"]) | st.text(max_size=5)
+names = st.sampled_from([*Node(HistoryRow).fields, "Message_ID", "body"]) | st.text(max_size=5)
 
 
 @given(st.dictionaries(names, anything, max_size=6), st.booleans())

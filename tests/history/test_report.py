@@ -1,12 +1,16 @@
 """The report says what came of an import, and fails where not all of it is recorded."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from f.kustomer.import_report import ImportIncomplete, main
+from f.kustomer import import_report
+from f.kustomer.import_report import ImportIncomplete
 from f.kustomer.shared.errors import InvalidInput
 from tests.history.conftest import Site, history
+
+main: Callable[[Any], dict[str, Any]] = import_report.main
 
 
 def result(rows: int, **other: Any) -> dict[str, Any]:

@@ -7,15 +7,7 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import (
-    check_connection,
-    create_message,
-    find_conversation,
-    find_customer,
-    import_messages,
-    import_report,
-    upload_attachment,
-)
+from f.kustomer import check_connection
 from f.kustomer.history.pace import clock
 from f.kustomer.shared.errors import (
     AccessDenied,
@@ -26,7 +18,7 @@ from f.kustomer.shared.errors import (
     RateLimited,
     ServerFailed,
 )
-from tests import lock
+from tests import lock, try_step
 from tests.conftest import Body, spilled
 from tests.other_steps.conftest import Run, Step
 from tests.standin import worker
@@ -35,6 +27,7 @@ from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
 
 check: Callable[[Any], Body] = check_connection.main
+DO = try_step.steps()
 
 LOOK = "GET /v1/auth/tokens/current"
 FIELDS = {"name", "organisation", "user", "host", "expires", "roles", "steps", "limit", "details"}
@@ -201,15 +194,15 @@ def record(auth: Any, conversation: str = "", attachments: Sequence[Any] = ()) -
     """Records the same message each time; returns its id."""
     body: Any = {"channel": "chat", "direction": "in", "app": "acme", "externalId": "77"}
     body |= {"conversation": conversation, "attachments": list(attachments)}
-    return str(create_message.main(auth, body)["data"]["id"])
+    return str(DO["create_message"](auth, body)["data"]["id"])
 
 
 def record_from_scratch(auth: Any, _: str) -> None:
     """Does what the flow does for somebody who writes for the first time, and sends a file."""
-    customer = find_customer.main(auth, {"externalId": "customer-77", "create": True})["id"]
+    customer = DO["find_customer"](auth, {"externalId": "customer-77", "create": True})["id"]
     thread: Any = {"externalId": "thread-77", "create": True, "customer": customer}
-    attachment = upload_attachment.main(auth, {"content": "SGVsbG8=", "name": "hello.txt"})
-    record(auth, find_conversation.main(auth, thread)["id"], [attachment])
+    attachment = DO["upload_attachment"](auth, {"content": "SGVsbG8=", "name": "hello.txt"})
+    record(auth, DO["find_conversation"](auth, thread)["id"], [attachment])
 
 
 def record_once(auth: Any, _: str) -> bool:
@@ -221,7 +214,7 @@ def import_one(auth: Any, _: str) -> list[str]:
     """Imports one old message; returns the remarks on it."""
     row = {"messageId": "77", "threadId": "77", "email": "ada@example.com", "sentAt": "2020-01-31T09:30:00Z"}
     content = base64.b64encode(json.dumps(row | {"text": "Hello", "channel": "chat", "direction": "in"}).encode())
-    result = import_messages.main(auth, {"content": content.decode(), "app": "acme"})
+    result = DO["import_messages"](auth, {"content": content.decode(), "app": "acme"})
     assert result["created"] == 1
     return list(result["remarks"])
 
@@ -234,20 +227,20 @@ def import_with_dates(auth: Any, _: str) -> bool:
 RUNS: dict[str, Deed] = {
     "check_connection": lambda auth, _: check(auth),
     "create_message": lambda auth, _: record(auth),
-    "find_conversation": lambda auth, _: find_conversation.main(auth, {"externalId": "thread-77"}),
-    "find_customer": lambda auth, _: find_customer.main(auth, {"externalId": "customer-77"}),
+    "find_conversation": lambda auth, _: DO["find_conversation"](auth, {"externalId": "thread-77"}),
+    "find_customer": lambda auth, _: DO["find_customer"](auth, {"externalId": "customer-77"}),
     "import_messages": import_one,
-    "import_report": lambda auth, _: import_report.main({"parts": [{"rows": 0}]}),
+    "import_report": lambda auth, _: DO["import_report"]({"parts": [{"rows": 0}]}),
     "record_message": record_from_scratch,
-    "upload_attachment": lambda auth, _: upload_attachment.main(auth, {"content": "SGVsbG8=", "name": "hello.txt"}),
+    "upload_attachment": lambda auth, _: DO["upload_attachment"](auth, {"content": "SGVsbG8=", "name": "hello.txt"}),
 }
 # What a step can do besides.
 DOES: dict[str, Deed] = {
     "create_message": record_once,
-    "find_conversation": lambda auth, customer: find_conversation.main(
+    "find_conversation": lambda auth, customer: DO["find_conversation"](
         auth, {"externalId": "thread-77", "create": True, "customer": customer}
     ),
-    "find_customer": lambda auth, _: find_customer.main(auth, {"externalId": "customer-77", "create": True}),
+    "find_customer": lambda auth, _: DO["find_customer"](auth, {"externalId": "customer-77", "create": True}),
     "import_messages": import_with_dates,
     "record_message": record_once,
 }

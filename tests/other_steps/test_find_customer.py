@@ -47,9 +47,9 @@ CUSTOMER = Finder(
     wrong={"email": "grace", "phone": "1", "externalId": 7, "create": "on", "name": [1], "e-mail": "x"},
     mistaken={
         "email": ("mail", "Email", "e-mail", "emailAddress", "email_address", "from", "emails"),
-        "phone": ("phoneNumber", "phone_number", "mobile", "tel", "phones"),
+        "phone": ("phoneNumber", "phone_number", "phones"),
         "externalId": ("external_id", "externalID", "id", "customerId"),
-        "name": ("fullName", "display_name", "names"),
+        "name": ("fullName", "names"),
     },
     conflict="look in Kustomer for who has this",
 )

@@ -206,8 +206,4 @@ def test_form_of_an_event_knows_what_a_message_s_knows() -> None:
 
 
 def _examples(node: Node) -> Body:
-    found = {}
-    for name, each in node.fields.items():
-        shown = [about.example for about in each.about if about.example is not None]
-        found[name] = _examples(each) if each.fields else shown[0]
-    return found
+    return {name: _examples(each) if each.fields else each.about["example"] for name, each in node.fields.items()}

@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
-from typing import Annotated, Any, Required, TypedDict
+from typing import Any
 
 import pytest
 
@@ -80,16 +80,16 @@ def test_example_that_is_shown_can_be_typed(step: str, tried: Try) -> None:
     assert answer(output)
 
 
-class Letter(TypedDict, total=False):
+class Letter:
     """A body with all that a form has."""
 
-    customer: Annotated[str, Field(example="65a1b2c3d4e5f60718293a50")]
-    text: Annotated[str, Field(example="Hello")]
-    size: Annotated[int, Field()]
-    file: Annotated[dict[str, Any], Field(format="resource-s3_object")]
-    tags: Annotated[list[str], Field(example=["blue"])]
-    note: Annotated[str, Field(example="a detail")]
-    app: Required[Annotated[str, Field(example="acme-inbox")]]
+    customer: str = Field(example="65a1b2c3d4e5f60718293a50")
+    text: str = Field(example="Hello")
+    size: int
+    file: dict[str, Any] = Field(format="resource-s3_object")
+    tags: list[str] = Field(example=["blue"])
+    note: str = Field(example="a detail")
+    app: str = Field(example="acme-inbox", required=True)
 
 
 def test_example_has_the_first_fields_and_those_that_are_needed() -> None:

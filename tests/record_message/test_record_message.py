@@ -11,6 +11,7 @@ import pytest
 
 from f.kustomer.record_message import Event, main
 from f.kustomer.shared.errors import InvalidInput, KustomerError
+from f.kustomer.shared.inputs import Node
 from tests.record_message.test_event import FULL, NAMED_ONLY, NO_FILES
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
@@ -221,7 +222,7 @@ def test_file_that_is_left_out_is_told_in_the_log(
 @pytest.mark.parametrize("empty", [None, "", [], {}], ids=repr)
 def test_untouched_form_records_a_message(email: Body, record: Record, empty: Any) -> None:
     """Beside what is needed, everything may be empty, in any way that a form or a webhook has for it."""
-    needed = {name: email[name] for name in (*Event.__required_keys__, "email", "text")}
+    needed = {name: email[name] for name in (*Node(Event).required, "email", "text")}
     message = record(dict.fromkeys(Event.__annotations__, empty) | needed)
     assert (message["direction"], message["app"]) == ("in", "windmill")
     assert not message.keys() & {"subject", "attachments", "meta", "custom", "lang"}

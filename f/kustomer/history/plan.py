@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from f.kustomer.history.rows import Row
-from f.kustomer.shared.errors import LONGEST_REASON, Problem
+from f.kustomer.shared.errors import LONGEST_REASON
+from f.kustomer.shared.inputs import Problem
 
 # https://developer.kustomer.com/docs/guides/bulk-operations
 MAX_ITEMS = 100

@@ -8,13 +8,12 @@ import re
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 from f.kustomer.history.file import Record, decode
 from f.kustomer.record_message import Event, customer_of, message_of
 from f.kustomer.shared.contacts import emails, phone
-from f.kustomer.shared.errors import Problem
-from f.kustomer.shared.inputs import Field, Node, check, to_json
+from f.kustomer.shared.inputs import MISTAKEN_NAMES, Field, Problem, check, to_json
 
 # A bulk job takes 95 kB, of which one message leaves room for its ids, dates and files.
 MAX_MESSAGE_BYTES = 90_000
@@ -24,46 +23,41 @@ _IDS = ("messageId", "threadId", "customerExternalId")
 _CONTENTS = {"text", "subject", "files"}
 
 
-class HistoryRow(Event, total=False):
+class HistoryRow(Event):
     """A row by our names: the event that record_message takes, of which threadId and sentAt are needed too."""
 
     private: bool
 
 
-_FIELDS = Node(HistoryRow).fields
-
-
-class Columns(TypedDict, total=False):
+class Columns:
     """Which of the file's columns is which of ours; several of ours may be in one column."""
 
-    messageId: Annotated[str, Field("Column with the message's own id, one for each message.", example="Message ID")]
-    threadId: Annotated[
-        str,
-        Field(
-            "Column with the id of the conversation, the same for all its messages. Where every message is to be a "
-            "conversation of its own, the column with the message's id.",
-            example="Ticket",
-        ),
-    ]
-    sentAt: Annotated[str, Field("Column with the date, time and zone at which it was sent.", example="Created at")]
-    email: Annotated[str, Field("Column with the customer's e-mail address.", example="Requester e-mail")]
-    phone: Annotated[str, Field("Column with the customer's phone number.", example="Mobile")]
-    customerExternalId: Annotated[
-        str, Field("Column with the customer's id in your own system.", example="Customer number")
-    ]
-    name: Annotated[str, Field("Column with the customer's name.", example="Requester")]
-    channel: Annotated[str, Field("Column with the channel: email, sms, chat and so on.", example="Via")]
-    direction: Annotated[str, Field("Column that says in (from the customer) or out (to them).", example="Direction")]
-    subject: Annotated[str, Field("Column with the subject line.", example="Subject")]
-    text: Annotated[str, Field("Column with the text of the message.", example="Body")]
-    files: Annotated[
-        str, Field("Column with links to files, or s3:// addresses, with blanks between them.", example="Attachments")
-    ]
-    meta: Annotated[str, Field("Column with what the channel knows besides, a JSON object.", example="Headers")]
-    custom: Annotated[str, Field("Column with your own message attributes, a JSON object.", example="Attributes")]
-    lang: Annotated[str, Field("Column with the language of the text, such as en_us.", example="Language")]
-    app: Annotated[str, Field("Column with a name for what recorded the message, if it differs.", example="System")]
-    private: Annotated[str, Field("Column that says whether a row is an internal note: true or false.", example="Note")]
+    messageId: str = Field("Column with the message's own id, one for each message.", example="Message ID")
+    threadId: str = Field(
+        "Column with the id of the conversation, the same for all its messages. Where every message is to be a "
+        "conversation of its own, the column with the message's id.",
+        example="Ticket",
+    )
+    sentAt: str = Field("Column with the date, time and zone at which it was sent.", example="Created at")
+    email: str = Field("Column with the customer's e-mail address.", example="Requester e-mail")
+    phone: str = Field("Column with the customer's phone number.", example="Mobile")
+    customerExternalId: str = Field("Column with the customer's id in your own system.", example="Customer number")
+    name: str = Field("Column with the customer's name.", example="Requester")
+    channel: str = Field("Column with the channel: email, sms, chat and so on.", example="Via")
+    direction: str = Field("Column that says in (from the customer) or out (to them).", example="Direction")
+    subject: str = Field("Column with the subject line.", example="Subject")
+    text: str = Field("Column with the text of the message.", example="Body")
+    files: str = Field(
+        "Column with links to files, or s3:// addresses, with blanks between them.", example="Attachments"
+    )
+    meta: str = Field("Column with what the channel knows besides, a JSON object.", example="Headers")
+    custom: str = Field("Column with your own message attributes, a JSON object.", example="Attributes")
+    lang: str = Field("Column with the language of the text, such as en_us.", example="Language")
+    app: str = Field("Column with a name for what recorded the message, if it differs.", example="System")
+    private: str = Field("Column that says whether a row is an internal note: true or false.", example="Note")
+
+
+_FIELDS = tuple(Columns.__annotations__)
 
 
 class Row(NamedTuple):
@@ -144,19 +138,21 @@ def wrong_columns(columns: dict[str, Any] | None, header: list[str] | None) -> l
 def _missing(there: set[str], header: list[str], given: bool) -> list[Problem]:
     """Return which needed fields no column is for, with the column of the file that is likely meant."""
     free = [] if given else [each for each in header if _plain(each) not in _names(None)]
-    mistaken = {name: field.mistaken_names for name, field in _FIELDS.items()}
     wanted = [name for name in ("messageId", "threadId", "sentAt") if name not in there]
     wanted += [] if there & _CUSTOMER else ["email"]
     # Without it messages would be recorded by their subjects only, and nobody sees what is missing.
-    if "text" not in there and (not there & _CONTENTS or any(_plain(each) in mistaken["text"] for each in free)):
+    if "text" not in there and (not there & _CONTENTS or any(_plain(each) in _called("text") for each in free)):
         wanted.append("text")
     why = {
         "threadId": ": where every message is to be a conversation of its own, name the column with its id",
         "email": ": one of email, phone and customerExternalId is needed",
     }
-    return [
-        (f"columns.{name}", f"is missing{why.get(name, '')}{_meant([name, *mistaken[name]], free)}") for name in wanted
-    ]
+    return [(f"columns.{name}", f"is missing{why.get(name, '')}{_meant(_called(name), free)}") for name in wanted]
+
+
+def _called(ours: str) -> list[str]:
+    """Return what a column for one of our fields may be called."""
+    return [ours, *(name for name, meant in MISTAKEN_NAMES.items() if ours in meant)]
 
 
 def _meant(names: list[str], header: list[str]) -> str:

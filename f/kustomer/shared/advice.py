@@ -23,7 +23,6 @@ from f.kustomer.shared.errors import (
     NotTrusted,
     OddAnswer,
     Outcome,
-    Problem,
     ProblemClass,
     RateLimited,
     Reason,
@@ -31,6 +30,7 @@ from f.kustomer.shared.errors import (
     Redactor,
     Rejected,
 )
+from f.kustomer.shared.inputs import Problem
 
 # Nobody reads more reasons.
 LONGEST_LIST = 200

@@ -32,7 +32,6 @@ from f.kustomer.shared.errors import (
     NoAnswer,
     OddAnswer,
     Outcome,
-    Problem,
     ProblemClass,
     RateLimited,
     RecordKind,
@@ -49,6 +48,7 @@ from f.kustomer.shared.inputs import (
     Field,
     Number,
     ObjectId,
+    Problem,
     check,
     connection,
     given,
@@ -343,7 +343,9 @@ class Session:
         return f"{self.requests} request{many}, {time.monotonic() - self.started:.2f} s"
 
 
-def start(auth: object, kind: RecordKind, body: object = None, shape: Any = None, limit: int | None = None) -> "Run":
+def start(
+    auth: object, kind: RecordKind, body: object = None, shape: type | None = None, limit: int | None = None
+) -> "Run":
     """Check what a step was given and open its run.
 
     ``body`` is checked by the type ``shape``, and has at most ``limit`` bytes as JSON. Raise InvalidInput with every

@@ -24,8 +24,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-# Where, and what is wrong there: ``("body.reference.type", "is missing")``.
-Problem = tuple[str, str]
 Outcome = Literal["not_sent", "rejected", "unknown"]
 Reason = dict[str, str | None]
 

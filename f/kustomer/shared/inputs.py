@@ -1,84 +1,95 @@
 """Kustomer inputs.
 
 Shared by the Kustomer steps, not run by itself: checks what a step is given before anything is sent. A body is
-described once, by a TypedDict whose fields carry a Field; the checks here and the step's form both come from it.
+described once, by a class whose fields have a type and a Field; the checks here and the step's form both come from it.
 """
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import cache, cached_property
 from types import UnionType
-from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict, Union, get_args, get_origin, is_typeddict
-
-from f.kustomer.shared.errors import Problem
+from typing import Annotated, Any, Literal, Required, TypedDict, Union, get_args, get_origin, get_type_hints
 
 # 413 starts at 100 kB, read as the smaller 1000: https://developer.kustomer.com/kustomer-api-docs/reference/errors
 MAX_BODY_BYTES = 100_000
 DEFAULT_BASE = "https://api.kustomerapp.com"
 
+# Where, and what is wrong there: ``("body.reference.type", "is missing")``.
+Problem = tuple[str, str]
+
 _pattern = cache(re.compile)
 
+# What people call a field by mistake, in lower case, and what they may mean: the first that is there. Other spellings
+# and misprints are seen without it.
+MISTAKEN_NAMES = {
+    "attachments": ("files",),
+    "body": ("preview", "text"),
+    "cc": ("meta",),
+    "content": ("preview", "text"),
+    "conversation": ("threadId", "externalId"),
+    "conversationid": ("conversation", "threadId", "externalId"),
+    "customerid": ("customer", "customerExternalId", "externalId"),
+    "date": ("sentAt",),
+    "externalid": ("messageId",),
+    "from": ("email", "meta"),
+    "html": ("preview", "text"),
+    "id": ("messageId", "externalId"),
+    "key": ("apiKey",),
+    "message": ("preview", "text"),
+    "messageid": ("externalId",),
+    "mimetype": ("contentType",),
+    "preview": ("text",),
+    "s3": ("file",),
+    "size": ("contentLength",),
+    "subject": ("name",),
+    "text": ("preview",),
+    "thread": ("conversation", "threadId", "externalId"),
+    "threadid": ("conversation", "externalId"),
+    "timestamp": ("sentAt",),
+    "title": ("subject", "name"),
+    "to": ("meta",),
+    "token": ("apiKey",),
+    "url": ("externalUrl",),
+}
 
-class Field:
-    """What the check and the form know of a field besides its type.
 
-    ``example`` is a right value; ``max_length`` counts characters, or the keys of an object; ``pattern`` matches the
-    whole text and goes with the form's ``customErrorMessage``; ``ge`` and ``le`` are the least and the greatest
-    number; ``mistaken_names`` are those that people use for it by mistake, in lower case; ``closed`` is false for an
-    object that takes unknown keys; ``tidy`` returns what is taken for a value, before anything else looks at it, and so
-    must take any; ``check`` returns what is wrong with a value of the right type, or None; ``form`` are further keys of
+class FieldInfo:
+    """What a Field says, by name."""
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.about = about
+
+
+def Field(  # noqa: N802 (as in pydantic)
+    description: str = "",
+    *,
+    example: Any = None,
+    required: bool = False,
+    max_length: int | None = None,
+    pattern: str | None = None,
+    ge: float | None = None,
+    le: float | None = None,
+    closed: bool = True,
+    tidy: Callable[[Any], Any] | None = None,
+    check: Callable[[Any], str | None] | None = None,
+    **form: Any,
+) -> Any:
+    """Say of a field what its type doesn't: ``subject: str = Field("Subject line.", max_length=256)``.
+
+    ``example`` is a right value; a field that is not ``required`` may be left out; ``max_length`` counts characters, or
+    the keys of an object; ``pattern`` matches the whole text and goes with the form's ``customErrorMessage``; ``ge``
+    and ``le`` are the least and the greatest number; ``closed`` is false for an object that takes unknown keys;
+    ``tidy`` returns what is taken for a value, before anything else looks at it, and so must take any; ``check``
+    returns what is wrong with a value of the right type, without quoting it, or None; ``form`` are further keys of
     Windmill's schema dialect (https://www.windmill.dev/docs/core_concepts/json_schema_and_parsing).
     """
-
-    def __init__(
-        self,
-        description: str = "",
-        *,
-        example: Any = None,
-        max_length: int | None = None,
-        pattern: str | None = None,
-        ge: float | None = None,
-        le: float | None = None,
-        mistaken_names: Iterable[str] = (),
-        closed: bool = True,
-        tidy: Callable[[Any], Any] | None = None,
-        check: Callable[[Any], str | None] | None = None,
-        **form: Any,
-    ) -> None:
-        self.description, self.example, self.form = description, example, form
-        self.max_length, self.pattern, self.check = max_length, pattern, check
-        self.ge, self.le = ge, le
-        self.mistaken_names, self.closed, self.tidy = mistaken_names, closed, tidy
-
-    def rules(self) -> Iterator[Callable[[Any], str | None]]:
-        """The checks for a value of the right type: each says what is wrong, without quoting it, or None."""
-        if self.max_length is not None:
-            yield self._too_long
-        if self.pattern:
-            match, wrong = _pattern(self.pattern).fullmatch, str(self.form["customErrorMessage"])
-            yield lambda value: None if match(value) else wrong
-        if self.ge is not None or self.le is not None:
-            yield self._out_of_range
-        if self.check:
-            yield self.check
-
-    def _too_long(self, value: str | dict[str, Any]) -> str | None:
-        if len(value) <= (self.max_length or 0):
-            return None
-        unit = "keys" if isinstance(value, dict) else "characters"
-        return f"has {len(value):,} {unit}, at most {self.max_length:,} are allowed"
-
-    def _out_of_range(self, value: float) -> str | None:
-        least, greatest = (-math.inf if self.ge is None else self.ge), (math.inf if self.le is None else self.le)
-        if least <= value <= greatest:
-            return None
-        if self.le is None:
-            return f"must be {least:g} or more"
-        return f"must be {greatest:g} or less" if self.ge is None else f"must be from {least:g} to {greatest:g}"
+    about = {"description": description, "example": example, "required": required, "max_length": max_length}
+    about |= {"ge": ge, "le": le, "closed": closed, "tidy": tidy, "check": check, **form, "pattern": pattern}
+    return FieldInfo({name: value for name, value in about.items() if value is not None})
 
 
 def _instant(value: str) -> str | None:
@@ -104,7 +115,7 @@ def _can_be_looked_up(external_id: str) -> str | None:
 
 def given(value: Any) -> bool:
     """Tell whether anything is left of a value once all that is empty is taken out of it."""
-    return bool(_pruned_list([value], None, "", []))
+    return bool(_pruned([value], None)[0])
 
 
 def unless_blank(value: Any) -> Any:
@@ -137,9 +148,9 @@ ObjectId = Annotated[
 class kustomer(TypedDict, total=False):
     """The Kustomer key to use: a resource of type kustomer."""
 
-    apiKey: Required[Annotated[str, Field(mistaken_names=("key", "token", "apitoken", "accesstoken", "password"))]]
-    orgName: Annotated[str, Field(mistaken_names=("org", "organization", "organisation", "subdomain"))]
-    baseUrl: Annotated[str, Field(mistaken_names=("url", "host", "server"))]
+    apiKey: Required[str]
+    orgName: str
+    baseUrl: str
 
 
 _KINDS: dict[Any, str] = {
@@ -154,49 +165,89 @@ _KINDS: dict[Any, str] = {
 
 
 class Node:
-    """What one place in a body may hold, read once from its type hint.
+    """What one place in a body may hold, read once from its type hint and its Field.
 
-    ``kind`` is its type in plain words; ``options`` are those of a Literal, ``item`` is what a list holds, ``fields``
-    and ``required`` are those of a TypedDict, ``alternative`` is the plain type in a union with one; ``free_form``
-    marks a dict.
+    ``about`` is what the Field says, by name; ``kind`` is the type in plain words; ``options`` are those of a Literal,
+    ``item`` is what a list holds, ``shape`` is the class of an object, ``alternative`` the plain type in a union with
+    one; ``free_form`` marks a dict; ``rules`` say what is wrong with a value of the right type, or None.
     """
 
-    def __init__(self, hint: Any) -> None:
-        if get_origin(hint) in (Required, NotRequired):
-            hint = get_args(hint)[0]
-        self.about: tuple[Field, ...] = getattr(hint, "__metadata__", ())
-        hint = hint.__origin__ if self.about else hint
+    def __init__(self, hint: Any, field: FieldInfo | None = None) -> None:
+        hint, *told = get_args(hint) if get_origin(hint) in (Annotated, Required) else (hint,)
+        self.about: dict[str, Any] = {}
+        for each in [*told, field] if field else told:
+            self.about |= each.about
         origin, arguments = get_origin(hint), get_args(hint)
         first, *others = arguments if origin in (Union, UnionType) else (hint,)
-        self.shape = first if is_typeddict(first) else None
-        self.required: frozenset[str] = first.__required_keys__ if self.shape else frozenset()
-        self.alternative = Node(others[0]) if self.shape and others else None
-        self.free_form = origin is dict
-        self.item = Node(arguments[0]) if origin is list else None
-        self.options: tuple[str, ...] = arguments if origin is Literal else ()
         self.kind = _KINDS.get(origin or first) or _KINDS.get(first, "an object")
-        self.rules = [rule for each in self.about for rule in each.rules()]
-        # The types of which any value is right, so that most leaves need no closer look.
+        self.options: tuple[str, ...] = arguments if origin is Literal else ()
+        self.item = Node(arguments[0]) if origin is list else None
+        self.free_form = origin is dict
+        self.shape = first if isinstance(first, type) and first not in _KINDS else None
+        self.alternative = Node(others[0]) if self.shape and others else None
+        self.closed = self.about.get("closed", True)
+        self.tidy = self.about.get("tidy")
+        self.rules = list(self._rules())
+        # The types of which any value is right, so that most values need no closer look.
         self.unchecked_types = (
-            [] if self.options or self.rules else [each for each, kind in _KINDS.items() if kind == self.kind]
+            [] if self.shape or self.rules else [each for each, kind in _KINDS.items() if kind == self.kind]
         )
-        self.closed = all(each.closed for each in self.about)
-        self.mistaken_names = [name for each in self.about for name in each.mistaken_names]
-        self.tidy = next((each.tidy for each in self.about if each.tidy), None)
 
     @cached_property
     def fields(self) -> dict[str, "Node"]:
-        """The fields of a TypedDict, in their order; none for anything else."""
-        return {name: Node(hint) for name, hint in self.shape.__annotations__.items()} if self.shape else {}
+        """The fields of an object, in their order; none for anything else."""
+        hints = get_type_hints(self.shape, include_extras=True) if self.shape else {}
+        return {name: Node(hint, getattr(self.shape, name, None)) for name, hint in hints.items()}
+
+    @cached_property
+    def required(self) -> frozenset[str]:
+        """The names of those fields that must be given."""
+        said = {name for name, each in self.fields.items() if each.about.get("required")}
+        return frozenset(said | getattr(self.shape, "__required_keys__", frozenset()))
+
+    def _rules(self) -> Iterator[Callable[[Any], str | None]]:
+        if self.options:
+            yield self._not_an_option
+        if "max_length" in self.about:
+            yield self._too_long
+        if "pattern" in self.about:
+            yield self._another_pattern
+        if self.about.keys() & {"ge", "le"}:
+            yield self._out_of_range
+        checks = self.about.get("check"), getattr(self.shape, "wrong_together", None)
+        yield from filter(None, checks)
+
+    def _not_an_option(self, value: str) -> str | None:
+        if value in self.options:
+            return None
+        guess = _nearest(value, self.options)
+        return f"must be one of {', '.join(self.options)}{guess and f': did you mean {guess!r}?'}"
+
+    def _too_long(self, value: str | dict[str, Any]) -> str | None:
+        if len(value) <= self.about["max_length"]:
+            return None
+        unit = "keys" if isinstance(value, dict) else "characters"
+        return f"has {len(value):,} {unit}, at most {self.about['max_length']:,} are allowed"
+
+    def _another_pattern(self, value: str) -> str | None:
+        return None if _pattern(self.about["pattern"]).fullmatch(value) else self.about["customErrorMessage"]
+
+    def _out_of_range(self, value: float) -> str | None:
+        least, greatest = self.about.get("ge", -math.inf), self.about.get("le", math.inf)
+        if least <= value <= greatest:
+            return None
+        if greatest == math.inf:
+            return f"must be {least:g} or more"
+        return f"must be {greatest:g} or less" if least == -math.inf else f"must be from {least:g} to {greatest:g}"
 
 
 _node = cache(Node)
 
 
 def check(
-    body: object, shape: Any, path: str = "body", limit: int | None = MAX_BODY_BYTES
+    body: object, shape: type, path: str = "body", limit: int | None = MAX_BODY_BYTES
 ) -> tuple[dict[str, Any], bytes, list[Problem]]:
-    """Prune and check ``body`` by the TypedDict ``shape``: return what to send, as UTF-8 JSON too, and all problems.
+    """Prune and check ``body`` by the class ``shape``: return what to send, as UTF-8 JSON too, and all problems.
 
     Null, ``""``, ``[]``, ``{}`` and what becomes empty are dropped at every depth, but nothing inside a free-form
     object (``dict[str, Any]``). ``limit`` is in bytes of JSON; None is for what isn't sent as it is, and so isn't
@@ -204,11 +255,10 @@ def check(
     """
     if not isinstance(body, dict):
         return {}, b"", [(path, _not_an_object(body))]
-    problems: list[Problem] = []
     node = _node(shape)
     try:
-        value = _pruned_object(body, node, path, problems)
-        _finish_object(value, node, path, problems)
+        value, wrong = _pruned(body, node)
+        problems = [(path + where, what) for where, what in [*wrong, *_wrong(value, node)]]
         encoded = b"" if limit is None else _encoded(value, path, problems)
     except RecursionError:
         return {}, b"", [(path, "is nested too deeply: use fewer levels")]
@@ -221,109 +271,91 @@ def check(
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
 
 
-def to_json(value: dict[str, Any]) -> bytes:
+def to_json(value: Any) -> bytes:
     """Encode what may be sent as UTF-8 JSON. Raise TypeError or ValueError for what JSON can't carry."""
     # Half a surrogate pair has no UTF-8; as an escape it is valid JSON, which JSON.stringify sends too.
     return _json(value).encode("utf-8", "backslashreplace")
 
 
 def _encoded(value: dict[str, Any], path: str, problems: list[Problem]) -> bytes:
-    """Encode a body, noting what JSON can't carry; then the bytes are good for their number only."""
+    """Encode a body, or note where something is that JSON can't carry."""
     try:
         return to_json(value)
     except (TypeError, ValueError):
-        told = {where for where, _ in problems}
-        problems += [each for each in _not_json(value, path) if each[0] not in told]
-        if not problems:
-            problems.append((path, "can't be written as JSON"))
-        with suppress(ValueError):
-            return json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode("utf-8", "backslashreplace")
+        known = {where for where, _ in problems}
+        problems += [(where, what) for where, what in _not_json(value, path) if where not in known]
         return b""
 
 
-def _pruned(value: Any, node: Node | None, path: str, problems: list[Problem]) -> Any:
-    """Return what is left of an object or a list, noting what is wrong with it; what is empty is right."""
-    left: Any = value
-    if isinstance(value, list):
-        left = _pruned_list(value, node and node.item, path, problems)
-    elif not (node and node.free_form):
-        left = _pruned_object(value, node, path, problems)
-        if left and node and node.shape:
-            _finish_object(left, node, path, problems)
-            return left
-    if left and node and (wrong := _wrong(left, node)):
-        problems.append((path, wrong))
-    return left
+def _not_json(value: Any, path: str) -> list[Problem]:
+    """Return what JSON can't carry, such as an infinite number: only a script that calls the step can give it."""
+    with suppress(TypeError, ValueError):
+        to_json(value)
+        return []
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    within = [problem for name, each in pairs for problem in _not_json(each, path + _place(name))]
+    return within or [(path, "can't be written as JSON")]
 
 
-def _pruned_object(value: dict[Any, Any], node: Node | None, path: str, problems: list[Problem]) -> dict[str, Any]:
-    fields = node.fields if node else {}
-    kept = {}
-    for name, each in value.items():
-        inner = fields.get(name)
+def _pruned(value: Any, node: Node | None) -> tuple[Any, list[Problem]]:
+    """Return what is left of an object or a list, and what is wrong within it, by places such as ``.files[1].name``."""
+    is_list = isinstance(value, list)
+    fields, item = (node.fields, node.item) if node else ({}, None)
+    pairs: Iterable[tuple[Any, Any]] = enumerate(value) if is_list else value.items()
+    kept, problems = {}, []
+    for name, each in pairs:
+        inner = item if is_list else fields.get(name)
+        wrong: list[Problem] = []
         if inner and inner.tidy:
             each = inner.tidy(each)
-        if isinstance(each, (dict, list)):
-            if left := _pruned(each, inner, f"{path}.{name if inner else _shown(name)}", problems):
-                kept[name] = left
-        elif each or each == 0:  # False and 0 are answers, the rest is what a form leaves untouched
-            kept[name] = each
-            if inner and type(each) not in inner.unchecked_types and (wrong := _wrong(each, inner)):
-                problems.append((f"{path}.{name}", wrong))
-    return kept
+        if isinstance(each, list) or (isinstance(each, dict) and not (inner and inner.free_form)):
+            each, wrong = _pruned(each, inner)
+        if not each and each != 0:  # False and 0 are answers, the rest is what a form leaves untouched
+            continue
+        kept[name] = each
+        if inner and type(each) not in inner.unchecked_types:
+            wrong += _wrong(each, inner)
+        if wrong:
+            problems += [(_place(name) + where, what) for where, what in wrong]
+    return list(kept.values()) if is_list else kept, problems
 
 
-def _pruned_list(value: list[Any], item: Node | None, path: str, problems: list[Problem]) -> list[Any]:
-    kept = []
-    for index, each in enumerate(value):
-        if item and item.tidy:
-            each = item.tidy(each)
-        if isinstance(each, (dict, list)):
-            if left := _pruned(each, item, f"{path}[{index}]", problems):
-                kept.append(left)
-        elif each or each == 0:
-            kept.append(each)
-            if item and (wrong := _wrong(each, item)):
-                problems.append((f"{path}[{index}]", wrong))
-    return kept
-
-
-def _finish_object(value: dict[str, Any], node: Node, path: str, problems: list[Problem]) -> None:
-    """Note what is wrong with an object as a whole, once its fields are pruned."""
-    if node.closed and not value.keys() <= node.fields.keys():
-        problems += [_unknown(name, node.fields, path) for name in value if name not in node.fields]
-    if not node.required <= value.keys():
-        problems += [(f"{path}.{name}", "is missing") for name in node.fields if name in node.required - value.keys()]
-    for rule in node.rules:
-        if wrong := rule(value):
-            problems.append((path, wrong))
-
-
-def _wrong(value: Any, node: Node) -> str | None:
-    """Return what is wrong with the type or the limits of a value, without quoting it, or None."""
+def _wrong(value: Any, node: Node) -> list[Problem]:
+    """Return what is wrong with a value as a whole, without quoting it: ``[("", "must be text, not a number")]``."""
     kind = _KINDS.get(type(value))
     if kind != node.kind:
-        if node.alternative and kind == node.alternative.kind:
-            return _wrong(value, node.alternative)
-        wanted = f"{node.kind} or {node.alternative.kind}" if node.alternative else node.kind
-        return f"must be {wanted}, not {kind or type(value).__name__}"
-    if node.options and value not in node.options:
-        guess = _nearest(value, node.options)
-        return f"must be one of {', '.join(node.options)}{guess and f': did you mean {guess!r}?'}"
+        other = node.alternative
+        if other and kind == other.kind:
+            return _wrong(value, other)
+        wanted = f"{node.kind} or {other.kind}" if other else node.kind
+        return [("", f"must be {wanted}, not {kind or type(value).__name__}")]
+    problems = _wrong_names(value, node) if node.shape else []
     for rule in node.rules:
         if wrong := rule(value):
-            return wrong
-    return None
+            return [*problems, ("", wrong)]
+    return problems
 
 
-def _unknown(name: Any, fields: dict[str, Node], path: str) -> Problem:
-    """Say which known name is likely meant: a listed mistake, another spelling, or the nearest."""
+def _wrong_names(value: dict[Any, Any], node: Node) -> list[Problem]:
+    """Return which fields of an object are unknown, and which are missing."""
+    unknown = value.keys() - node.fields.keys() if node.closed else ()
+    missing = node.required - value.keys()
+    if not unknown and not missing:
+        return []
+    return [
+        *((_place(name), _not_known(name, node.fields)) for name in value if name in unknown),
+        *((_place(name), "is missing") for name in node.fields if name in missing),
+    ]
+
+
+def _not_known(name: Any, fields: Collection[str]) -> str:
+    """Say which known name is likely meant: another spelling, a common mistake, or the nearest."""
     plain = str(name).lower().replace("_", "")
     spelled = {known.lower().replace("_", ""): known for known in fields}
-    meant = next((known for known, node in fields.items() if plain in node.mistaken_names), None)
+    meant = next((each for each in MISTAKEN_NAMES.get(plain, ()) if each in fields), None)
     guess = spelled.get(plain) or meant or spelled.get(_nearest(plain, spelled))
     hint = f"did you mean {guess!r}?" if guess else f"known are {', '.join(fields)}"
-    return f"{path}.{_shown(name)}", f"is not a known field: {hint}"
+    return f"is not a known field: {hint}"
 
 
 def _nearest(value: str, known: Iterable[str]) -> str:
@@ -334,22 +366,6 @@ def _nearest(value: str, known: Iterable[str]) -> str:
     return next(iter([*get_close_matches(value.lower(), list(known), 1), *begins]), "")
 
 
-def _not_json(value: Any, path: str) -> Iterator[Problem]:
-    """Find what JSON can't carry, also inside free-form objects."""
-    if isinstance(value, dict):
-        for name, each in value.items():
-            yield from _not_json(each, f"{path}.{_shown(name)}")
-            if not isinstance(name, str):
-                yield f"{path}.{_shown(name)}", f"must have text for a name, not {type(name).__name__}"
-    elif isinstance(value, (list, tuple)):
-        for index, each in enumerate(value):
-            yield from _not_json(each, f"{path}[{index}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield path, "must be a finite number"
-    elif value is not None and type(value) not in _KINDS:
-        yield path, f"must be JSON, not {type(value).__name__}"
-
-
 def _not_an_object(value: object) -> str:
     if value is None:
         return "is missing"
@@ -358,9 +374,11 @@ def _not_an_object(value: object) -> str:
     return f"must be an object, not {_KINDS.get(type(value), type(value).__name__)}"
 
 
-def _shown(name: object) -> str:
-    """Render a key from outside; one that looks like a text or a secret rather than a name isn't shown."""
-    return name if isinstance(name, str) and re.fullmatch(r"[\w-]{1,40}", name) else "(an odd name)"
+def _place(name: object) -> str:
+    """Return how a path goes on, without a key that looks like a text or a secret rather than a name."""
+    if isinstance(name, int):
+        return f"[{name}]"
+    return f".{name}" if isinstance(name, str) and re.fullmatch(r"[\w-]{1,40}", name) else ".(an odd name)"
 
 
 class Connection:
