@@ -10,9 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from f.kustomer.shared.client import dig, from_json, start
-from f.kustomer.shared.errors import RecordKind
-from f.kustomer.shared.inputs import kustomer
+from f.kustomer.shared.client import RecordKind, dig, from_json, kustomer, start
 
 
 class Need(NamedTuple):

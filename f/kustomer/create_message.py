@@ -7,9 +7,18 @@ those of https://developer.kustomer.com/api/core-resources/create-message
 from datetime import datetime
 from typing import Any, Literal
 
-from f.kustomer.shared.client import dig, start
-from f.kustomer.shared.errors import RecordKind
-from f.kustomer.shared.inputs import MAX_BODY_BYTES, DateTime, ExternalId, Field, Number, ObjectId, kustomer
+from f.kustomer.shared.client import (
+    MAX_BODY_BYTES,
+    DateTime,
+    ExternalId,
+    Field,
+    Number,
+    ObjectId,
+    RecordKind,
+    dig,
+    kustomer,
+    start,
+)
 
 
 class Reference:

@@ -6,9 +6,7 @@ those of https://developer.kustomer.com/kustomer-api-docs/reference/createaconve
 
 from typing import Any
 
-from f.kustomer.shared.client import Run, dig, start
-from f.kustomer.shared.errors import RecordKind
-from f.kustomer.shared.inputs import ExternalId, Field, ObjectId, kustomer
+from f.kustomer.shared.client import ExternalId, Field, ObjectId, RecordKind, Run, dig, kustomer, start
 
 
 class Conversation:

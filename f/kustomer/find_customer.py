@@ -6,10 +6,8 @@ of https://developer.kustomer.com/api/core-resources/create-customer and its nei
 
 from typing import Any
 
-from f.kustomer.shared.client import Run, dig, start
+from f.kustomer.shared.client import ExternalId, Field, RecordKind, Run, dig, kustomer, start
 from f.kustomer.shared.contacts import Email, Phone, emails, phone
-from f.kustomer.shared.errors import RecordKind
-from f.kustomer.shared.inputs import ExternalId, Field, kustomer
 
 
 class Customer:

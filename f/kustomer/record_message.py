@@ -20,20 +20,24 @@ from f.kustomer.create_message import (
 )
 from f.kustomer.find_conversation import CONVERSATION, find_conversation
 from f.kustomer.find_customer import CUSTOMER, find_customer
-from f.kustomer.shared.client import Keys, Run, dig, log, start_checked
-from f.kustomer.shared.contacts import Email, Phone
-from f.kustomer.shared.errors import KustomerError
-from f.kustomer.shared.inputs import (
+from f.kustomer.shared.client import (
     MAX_BODY_BYTES,
     DateTime,
     ExternalId,
     Field,
+    Keys,
+    KustomerError,
     Problem,
+    Run,
     check,
+    dig,
     given,
     kustomer,
+    log,
+    start_checked,
     unless_blank,
 )
+from f.kustomer.shared.contacts import Email, Phone
 from f.kustomer.upload_attachment import (
     ATTACHMENT,
     File,

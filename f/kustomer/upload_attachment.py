@@ -18,10 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from urllib3.filepost import encode_multipart_formdata
 
-from f.kustomer.shared.client import Run, dig, start
-from f.kustomer.shared.errors import RecordKind
-from f.kustomer.shared.inputs import Field, Number, kustomer, unless_blank
-from f.kustomer.shared.wire import CHUNK_BYTES
+from f.kustomer.shared.client import CHUNK_BYTES, Field, Number, RecordKind, Run, dig, kustomer, start, unless_blank
 
 
 class S3Object:

@@ -62,10 +62,10 @@ from f.kustomer.shared.wire import CHUNK_BYTES, TOO_LARGE, Failure, exchange
 __all__ = (
     "CHUNK_BYTES",
     "MAX_BODY_BYTES",
-    "Answer",
     "DateTime",
     "ExternalId",
     "Field",
+    "Keys",
     "KustomerError",
     "Number",
     "ObjectId",
