@@ -6,13 +6,13 @@ those of https://developer.kustomer.com/kustomer-api-docs/reference/createaconve
 
 from typing import Any
 
-from f.kustomer.shared.client import ExternalId, Field, ObjectId, RecordKind, Run, dig, kustomer, start
+from f.kustomer.shared.client import Field, ObjectId, RecordKind, Run, ThreadId, dig, kustomer, start
 
 
 class Conversation:
     """Which conversation: the thread that its messages belong to."""
 
-    externalId: ExternalId = Field(
+    externalId: ThreadId = Field(
         "The thread's own id where it comes from, the same for all its messages. For e-mail: the Message-ID of "
         "the first one.",
         example="<CAF1042@mail.acme.example>",

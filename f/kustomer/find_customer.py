@@ -6,7 +6,7 @@ of https://developer.kustomer.com/api/core-resources/create-customer and its nei
 
 from typing import Any
 
-from f.kustomer.shared.client import ExternalId, Field, RecordKind, Run, dig, kustomer, start
+from f.kustomer.shared.client import CustomerId, Field, RecordKind, Run, dig, kustomer, start
 from f.kustomer.shared.contacts import Email, Phone, emails, phone
 
 
@@ -15,7 +15,7 @@ class Customer:
 
     email: Email = Field("E-mail address.", example="ada@example.com")
     phone: Phone = Field("Phone number, with the country's code.", example="+49 30 1234567")
-    externalId: ExternalId = Field("The customer's id in your own system, such as the shop.", example="customer-1042")
+    externalId: CustomerId = Field("The customer's id in your own system, such as the shop.", example="customer-1042")
     create: bool = Field("On: when nobody is found, make a new customer. Off: return no id then.", example=True)
     name: str = Field(
         "Name of a new customer. One who is found keeps theirs.",

@@ -22,13 +22,15 @@ from f.kustomer.find_conversation import CONVERSATION, find_conversation
 from f.kustomer.find_customer import CUSTOMER, find_customer
 from f.kustomer.shared.client import (
     MAX_BODY_BYTES,
-    DateTime,
+    CustomerId,
     ExternalId,
     Field,
     Keys,
     KustomerError,
     Problem,
     Run,
+    SentAt,
+    ThreadId,
     check,
     dig,
     given,
@@ -102,7 +104,7 @@ class Event:
         example="<CAF1044@mail.acme.example>",
         required=True,
     )
-    threadId: ExternalId = Field(
+    threadId: ThreadId = Field(
         "The id of the thread, the same for all its messages. For e-mail: the Message-ID of the first one. Left "
         "empty, the message begins a thread.",
         example="<CAF1042@mail.acme.example>",
@@ -112,7 +114,7 @@ class Event:
         example="ada@example.com",
     )
     phone: Phone = Field("Phone number of the customer, with the country's code.", example="+49 30 1234567")
-    customerExternalId: ExternalId = Field(
+    customerExternalId: CustomerId = Field(
         "Id of the customer in your own system, such as the shop.", example="customer-1042"
     )
     name: str = Field(
@@ -134,7 +136,7 @@ class Event:
     direction: Direction = Field(
         "in: from the customer to you. out: from you to the customer. Left empty: in.", example="in", tidy=unless_blank
     )
-    sentAt: DateTime = Field("When it was really sent, if not now.", example="2026-01-31T09:30:00.000Z")
+    sentAt: SentAt = Field("When it was really sent, if not now.", example="2026-01-31T09:30:00.000Z")
     app: str = Field(
         "A name for what records the messages, the same in every run. Left empty: windmill.",
         example="acme-inbox",
@@ -344,7 +346,11 @@ def message_of(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return a text of at most ``limit`` characters as it is, and the beginning of a longer one with a mark."""
+    """Return a text of at most ``limit`` characters as it is, and the beginning of a longer one with a mark.
+
+    NUL, which a file may hold, becomes U+FFFD, as in answers.
+    """
+    text = text.replace("\0", "\ufffd")
     if len(text) <= limit:
         return text
     room = limit - len(_MORE)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -242,6 +243,83 @@ def test_all_that_is_wrong_is_told_at_once_by_the_names_of_the_inputs() -> None:
 def test_what_is_no_event_is_told_as_such(event: object) -> None:
     """And nothing else of it."""
     assert wrong(event).keys() == {"body"}
+
+
+NO_IDS = [
+    *("undefined", "null", "None", "NaN", "nan", "nil", "n/a", "N/A", "NA", "-", "--", "(null)", "[NULL]", "<null>"),
+    *("\\N", "#N/A", "#REF!", "#NAME?", "#VALUE!", "[object Object]", "<>", " <undefined> ", "{}", "NaT"),
+    *("00000000-0000-0000-0000-000000000000", "{{thread_id}}", "${threadId}", "chat-{{ id }}", "<${id}@x.example>"),
+]
+NO_ID = "is no id, but what a program writes for nothing: leave it out"
+
+
+@pytest.mark.parametrize("text", NO_IDS)
+@pytest.mark.parametrize("name", ["messageId", "threadId", "customerExternalId"])
+def test_word_for_nothing_is_no_id(name: str, text: str) -> None:
+    """All who have none would share one conversation, or one would lose their message as there already."""
+    assert wrong({**NEEDED, name: text}) == {name: NO_ID}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "guest", " Guest "])
+def test_what_nobody_is_called_is_no_persons_and_no_threads_id(text: str) -> None:
+    """Though a message may be the first of those that are counted from 0."""
+    assert wrong({**NEEDED, "threadId": text, "customerExternalId": text}) == dict.fromkeys(
+        ["threadId", "customerExternalId"], NO_ID
+    )
+    assert wrong({**NEEDED, "messageId": text}) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["None-1", "null@x.example", "nan 5", "guest-7", "00", "10", "#1042", "a{b}", "$5", "e-1", "n.a"],
+)
+def test_id_that_has_such_a_word_in_it_is_one(text: str) -> None:
+    """Only the whole of it says nothing; and nobody's name or subject is an id."""
+    ids = dict.fromkeys(["messageId", "threadId", "customerExternalId"], text)
+    assert wrong({**NEEDED, **ids, "name": "None", "subject": "NA", "text": "null"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "thread"),
+    [
+        ("<a@x.example>\r\n <c@x.example>", "<a@x.example>"),
+        ("<a@x.example> <b@x.example>\t<c@x.example>", "<a@x.example>"),
+        ("<a@x.example><b@x.example>", "<a@x.example>"),
+        ("<a@x.example>, <b@x.example>", "<a@x.example>"),
+        ("<a b@x.example>", "<a b@x.example>"),
+        ("<a@x.example> and more", "<a@x.example> and more"),
+        ("a@x.example b@x.example", "a@x.example b@x.example"),
+    ],
+)
+def test_thread_of_several_references_is_the_first_one(given: str, thread: str) -> None:
+    """It began the thread, and each reply has one more; a message has one id."""
+    assert conversation_of(checked({**NEEDED, "threadId": given}))["externalId"] == thread
+
+
+def test_message_of_another_day_is_told() -> None:
+    """It would stand on top of the timeline until then; a clock may be wrong by hours."""
+    now = datetime.now(UTC)
+    ahead = "is more than a day ahead: give the date at which it was sent"
+    for days in (1.1, 30, 365_000):
+        assert wrong({**NEEDED, "sentAt": (now + timedelta(days)).isoformat()}) == {"sentAt": ahead}
+    assert wrong({**NEEDED, "sentAt": "9999-12-31T23:59:59Z"}) == {"sentAt": ahead}
+    for days in (0.9, 0, -30):
+        assert wrong({**NEEDED, "sentAt": (now + timedelta(days)).isoformat()}) == {}
+
+
+def test_nul_in_a_text_becomes_a_mark() -> None:
+    """As in answers; an id with one would not be known again."""
+    event = checked(
+        {
+            **NEEDED,
+            "text": "a\0b",
+            "subject": "\0",
+            "name": "A\0",
+        }
+    )
+    assert (message_of(event)["preview"], message_of(event)["subject"]) == ("a\ufffdb", "\ufffd")
+    assert (customer_of(event)["name"], conversation_of(event)["name"]) == ("A\ufffd", "\ufffd")
+    assert wrong({**NEEDED, "messageId": "a\0"}) == {"messageId": "has a NUL character in it: take it out"}
 
 
 @pytest.mark.parametrize("name", ["messageId", "threadId", "customerExternalId"])

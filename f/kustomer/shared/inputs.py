@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
 from types import UnionType
 from typing import Annotated, Any, Literal, Required, TypedDict, Union, get_args, get_origin, get_type_hints
@@ -102,15 +102,48 @@ def _instant(value: str) -> str | None:
     return "must be an ISO 8601 date-time with a zone, such as 2026-01-31T09:30:00.000Z"
 
 
-def _can_be_looked_up(external_id: str) -> str | None:
-    """Return what keeps a text from being an id, or None.
+def not_sent_yet(moment: datetime) -> str | None:
+    """Return what is wrong with a moment at which something was sent, or None.
 
-    That is half a surrogate pair, which has no UTF-8 and so no address, or nothing that can be seen.
+    A clock may be wrong by hours; what is of another day would stand on top of the timeline until then.
     """
-    if external_id.encode("utf-8", "ignore").decode() != external_id:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    return "is more than a day ahead: give the date at which it was sent" if moment > tomorrow else None
+
+
+def _sent(value: str) -> str | None:
+    return _instant(value) or not_sent_yet(datetime.fromisoformat(value.upper()))
+
+
+# What programs write where there is nothing, in small letters and without brackets around it. As an id it would be
+# that of all who have none, so that strangers shared a conversation.
+_NOTHING = {
+    *("", "object object", "00000000-0000-0000-0000-000000000000"),
+    *[r"-", r"--", r"undefined", r"null", r"none", r"nan", r"nat", r"nil", r"na", r"n/a", r"\n"],
+    *["#n/a", "#na", "#ref!", "#name?", "#value!", "#null!", "#num!", "#div/0!", "#error!"],
+}
+# What a message may be called where they are counted, and no person and no thread is.
+_NOBODY = {"0", "-1", "guest"}
+_NO_ID = "is no id, but what a program writes for nothing: leave it out"
+_NOT_FILLED_IN = r"\{\{[^{}]*\}\}|\$\{[^{}]*\}"
+
+
+def not_an_id(text: str) -> str | None:
+    """Return what keeps a text from being the id of a message, without quoting it, or None."""
+    if text.encode("utf-8", "ignore").decode() != text:
         return "has half of a character in it (a broken emoji): take it out"
-    seen = any(each.isprintable() and not each.isspace() for each in external_id)
-    return None if seen else "is blank: leave it out, or give an id"
+    if "\0" in text:  # answers are read without it, so that the id would not be known again
+        return "has a NUL character in it: take it out"
+    if not any(each.isprintable() and not each.isspace() for each in text):
+        return "is blank: leave it out, or give an id"
+    if text.strip(" <>()[]{}").lower() in _NOTHING or re.search(_NOT_FILLED_IN, text):
+        return _NO_ID
+    return None
+
+
+def not_somebodys_id(text: str) -> str | None:
+    """Return what keeps a text from being the id of a customer or a thread, without quoting it, or None."""
+    return _NO_ID if text.strip().lower() in _NOBODY else not_an_id(text)
 
 
 def given(value: Any) -> bool:
@@ -133,9 +166,22 @@ def _unfolded(external_id: Any) -> Any:
     return re.sub(r"\r?\n(?=[ \t])", "", external_id.strip()) or external_id  # a blank one is told
 
 
+def _first_reference(thread_id: Any) -> Any:
+    """Return the first of several ids in angle brackets: of an e-mail's References, it began the thread.
+
+    https://www.rfc-editor.org/rfc/rfc5322#section-3.6.4
+    """
+    thread_id = _unfolded(thread_id)
+    several = re.fullmatch(r"(<[^<>]+>)(?:[\s,]*<[^<>]+>)+", thread_id) if isinstance(thread_id, str) else None
+    return several[1] if several else thread_id
+
+
 Number = int | float
-ExternalId = Annotated[str, Field(max_length=256, tidy=_unfolded, check=_can_be_looked_up)]
+ExternalId = Annotated[str, Field(max_length=256, tidy=_unfolded, check=not_an_id)]
+CustomerId = Annotated[str, Field(max_length=256, tidy=_unfolded, check=not_somebodys_id)]
+ThreadId = Annotated[str, Field(max_length=256, tidy=_first_reference, check=not_somebodys_id)]
 DateTime = Annotated[str, Field(check=_instant, format="date-time")]
+SentAt = Annotated[str, Field(check=_sent, format="date-time")]
 ObjectId = Annotated[
     str,
     Field(
