@@ -328,6 +328,10 @@ def test_a_value_that_is_like_none_gets_the_whole_enumeration(run: Step, message
     [
         ("body", "preview"),
         ("text", "preview"),
+        ("html", "preview"),
+        ("from", "meta"),
+        ("threadId", "conversation"),
+        ("attachments.0.mimeType", "contentType"),
         ("Body", "preview"),
         ("TEXT", "preview"),
         ("previw", "preview"),
