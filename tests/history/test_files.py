@@ -149,6 +149,7 @@ def test_all_wrong_columns_are_told_at_once(site: Site) -> None:
         ({"content": "e30="}, "one of file and content"),
         ({"file": None}, "one of file and content, not none"),
         ({"part": 2, "parts": 2}, "part below parts"),
+        ({"part": "0", "parts": 2}, "part must be a number, not text"),
         ({"keep": 1}, "keep"),
         ({"limit": 0}, "limit"),
         ({"app": ""}, "app is missing"),

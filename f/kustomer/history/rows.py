@@ -141,18 +141,16 @@ def _missing(there: set[str], header: list[str], given: bool) -> list[Problem]:
     wanted = [name for name in ("messageId", "threadId", "sentAt") if name not in there]
     wanted += [] if there & _CUSTOMER else ["email"]
     # Without it messages would be recorded by their subjects only, and nobody sees what is missing.
-    if "text" not in there and (not there & _CONTENTS or any(_plain(each) in _called("text") for each in free)):
+    if "text" not in there and (not there & _CONTENTS or any(_plain(each) in MISTAKEN_NAMES["text"] for each in free)):
         wanted.append("text")
     why = {
         "threadId": ": where every message is to be a conversation of its own, name the column with its id",
         "email": ": one of email, phone and customerExternalId is needed",
     }
-    return [(f"columns.{name}", f"is missing{why.get(name, '')}{_meant(_called(name), free)}") for name in wanted]
-
-
-def _called(ours: str) -> list[str]:
-    """Return what a column for one of our fields may be called."""
-    return [ours, *(name for name, meant in MISTAKEN_NAMES.items() if ours in meant)]
+    return [
+        (f"columns.{name}", f"is missing{why.get(name, '')}{_meant([name, *MISTAKEN_NAMES.get(name, ())], free)}")
+        for name in wanted
+    ]
 
 
 def _meant(names: list[str], header: list[str]) -> str:

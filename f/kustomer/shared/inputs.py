@@ -23,37 +23,28 @@ Problem = tuple[str, str]
 
 _pattern = cache(re.compile)
 
-# What people call a field by mistake, in lower case, and what they may mean: the first that is there. Other spellings
-# and misprints are seen without it.
+# What people call a field by mistake, in lower case: of several, the first that the object has is meant. Misprints and
+# other spellings are known without it.
 MISTAKEN_NAMES = {
-    "attachments": ("files",),
-    "body": ("preview", "text"),
-    "cc": ("meta",),
-    "content": ("preview", "text"),
-    "conversation": ("threadId", "externalId"),
-    "conversationid": ("conversation", "threadId", "externalId"),
-    "customerid": ("customer", "customerExternalId", "externalId"),
-    "date": ("sentAt",),
-    "externalid": ("messageId",),
-    "from": ("email", "meta"),
-    "html": ("preview", "text"),
-    "id": ("messageId", "externalId"),
-    "key": ("apiKey",),
-    "message": ("preview", "text"),
-    "messageid": ("externalId",),
-    "mimetype": ("contentType",),
-    "preview": ("text",),
-    "s3": ("file",),
-    "size": ("contentLength",),
-    "subject": ("name",),
-    "text": ("preview",),
-    "thread": ("conversation", "threadId", "externalId"),
-    "threadid": ("conversation", "externalId"),
-    "timestamp": ("sentAt",),
-    "title": ("subject", "name"),
-    "to": ("meta",),
-    "token": ("apiKey",),
-    "url": ("externalUrl",),
+    "preview": ("body", "content", "html", "message", "text"),
+    "text": ("body", "content", "html", "message", "preview"),
+    "email": ("from",),
+    "meta": ("cc", "from", "to"),
+    "conversation": ("conversationid", "thread", "threadid"),
+    "threadId": ("conversation", "conversationid", "thread"),
+    "customer": ("customerid",),
+    "customerExternalId": ("customerid",),
+    "messageId": ("externalid", "id"),
+    "externalId": ("conversation", "conversationid", "customerid", "id", "messageid", "thread", "threadid"),
+    "subject": ("title",),
+    "name": ("subject", "title"),
+    "sentAt": ("date", "timestamp"),
+    "files": ("attachments",),
+    "file": ("s3",),
+    "externalUrl": ("url",),
+    "contentType": ("mimetype",),
+    "contentLength": ("size",),
+    "apiKey": ("key", "token"),
 }
 
 
@@ -398,7 +389,7 @@ def _not_known(name: Any, fields: Collection[str]) -> str:
     """Say which known name is likely meant: another spelling, a common mistake, or the nearest."""
     plain = str(name).lower().replace("_", "")
     spelled = {known.lower().replace("_", ""): known for known in fields}
-    meant = next((each for each in MISTAKEN_NAMES.get(plain, ()) if each in fields), None)
+    meant = next((known for known, names in MISTAKEN_NAMES.items() if plain in names and known in fields), None)
     guess = spelled.get(plain) or meant or spelled.get(_nearest(plain, spelled))
     hint = f"did you mean {guess!r}?" if guess else f"known are {', '.join(fields)}"
     return f"is not a known field: {hint}"
