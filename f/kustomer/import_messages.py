@@ -126,7 +126,8 @@ class History:
             return (
                 "must not be fresh with a content: only beside a file in the object storage is noted what was recorded"
             )
-        if given.get("part", 0) >= given.get("parts", 1):
+        part, parts = given.get("part", 0), given.get("parts", 1)
+        if isinstance(part, Number) and isinstance(parts, Number) and part >= parts:
             return "must have a part below parts: they are counted from 0"
         return None
 
