@@ -82,16 +82,18 @@ def faults(body: Json) -> set[str]:
     code = place.get("countryCode") if isinstance(place, dict) else None
     if isinstance(code, str) and not re.fullmatch("[A-Za-z]{2}", code):
         found.add("location")
-    # Half a character can't be looked for, and what nobody sees is no id.
     external_id = body.get("externalId")
-    if isinstance(external_id, str) and (re.search("[\ud800-\udfff]", external_id) or not is_seen(external_id or "x")):
+    if isinstance(external_id, str) and external_id and not is_an_id(external_id):
         found.add("externalId")
     return found
 
 
-def is_seen(text: str) -> bool:
-    """Whether there is anything to see in a text."""
-    return any(each.isprintable() and not each.isspace() for each in text)
+def is_an_id(text: str) -> bool:
+    """Whether a text can be looked for, and is not what a program writes for nothing (the short words of those)."""
+    seen = any(each.isprintable() and not each.isspace() for each in text)
+    nothing = {"", "-", "--", "na", "n/a", "nan", "nat", "nil", "\\n", "#na", "null", "none"}
+    plain = text.strip(" <>()[]{}").lower()
+    return seen and plain not in nothing and not re.search("[\0\ud800-\udfff]|\\{\\{[^{}]*}}|\\${[^{}]*}", text)
 
 
 # Bodies
@@ -154,7 +156,7 @@ PLACES = some(
 )
 OPTIONAL: dict[str, st.SearchStrategy[Any]] = {
     "id": IDS,
-    "externalId": text(256).map(lambda name: re.sub("[\ud800-\udfff]", "_", name)).filter(is_seen),
+    "externalId": text(256).map(lambda name: re.sub("[\0\ud800-\udfff]", "_", name)).filter(is_an_id),
     "customer": IDS,
     "conversation": IDS,
     "reference": st.fixed_dictionaries({"message": IDS, "type": st.sampled_from(["reply", "replyAll", "forward"])}),
