@@ -16,7 +16,7 @@ from tests import lock, windmill_cli
 from tests.conftest import Body, Step
 from tests.errors.test_errors import every_error, one_of_each
 from tests.record_message.test_flow import FLOW as FLOW_OF_OURS
-from tests.record_message.test_flow import REFERENCES, arguments
+from tests.record_message.test_flow import REFERENCES, RETRY, arguments
 from tests.standin import worker
 from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
@@ -88,6 +88,9 @@ def test_first_two_commands_are_the_demo_and_the_tests() -> None:
         f"else {client.FIRST_WAIT_SECONDS:g}, 4, 8, 16 and {client.FIRST_WAIT_SECONDS * 2**4:g} s",
         f"kept for up to {wire.IDLE_SECONDS:g} s",
         f"A body may have {inputs.MAX_BODY_BYTES:,} bytes",
+        "3 times, after about {}, {} and {} s".format(
+            *(RETRY["exponential"]["multiplier"] * RETRY["exponential"]["seconds"] ** each for each in (1, 2, 3))
+        ),
         f"calls go to `{inputs.DEFAULT_BASE}`",
     ],
 )
@@ -260,6 +263,8 @@ def test_flow_of_the_readme_retries_only_what_is_safe(
     kustomer.fault(Fault.answer(429, headers={"Retry-After": "600"}) if retryable else Fault.close())
     with pytest.raises(errors.KustomerError) as raised:
         main(auth, message)  # type: ignore[arg-type]
-    retry_if = step_of(name)["retry"]["retry_if"]["expr"]
+    retry = step_of(name)["retry"]
+    assert retry | RETRY == retry
+    retry_if = retry["retry_if"]["expr"]
     assert windmill_cli.evaluate(retry_if, error={"extra": vars(raised.value)}) is retryable
     assert windmill_cli.evaluate(retry_if, error={"name": "ExecutionErr"}) is False

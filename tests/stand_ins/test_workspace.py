@@ -46,6 +46,7 @@ FLOW: Item = {
                                 "input_transforms": {"auth": {"type": "static", "value": "$res:f/kustomer/api"}},
                             },
                             "retry": {
+                                "constant": {"attempts": 0, "seconds": 0},
                                 "exponential": {"attempts": 3, "multiplier": 1, "seconds": 2, "random_factor": 20},
                                 "retry_if": {"expr": "error?.extra?.retryable === true"},
                             },
@@ -61,7 +62,7 @@ FLOW: Item = {
                     "path": "f/kustomer/record",
                     "input_transforms": {"body": {"type": "javascript", "expr": "results.upload"}},
                 },
-                "retry": {"constant": {"attempts": 3, "seconds": 60}},
+                "stop_after_if": {"expr": "!result", "skip_if_stopped": False, "error_message": None},
             },
         ],
         "failure_module": {
@@ -298,12 +299,29 @@ def test_a_flow_in_another_form_is_pushed_each_time(workspace: Workspace, tmp_pa
 @pytest.mark.parametrize(
     ("told", "held"),
     [
-        ({"retry": {"constant": {"attempts": 2}}}, {"retry": {"constant": {"attempts": 2, "seconds": 0}}}),
+        (
+            {"retry": {"constant": {"attempts": 2}, "retry_if": {"expr": "x"}}},
+            {
+                "retry": {
+                    "constant": {"attempts": 2, "seconds": 0},
+                    "exponential": {"attempts": 0, "multiplier": 1, "seconds": 0, "random_factor": None},
+                    "retry_if": {"expr": "x"},
+                }
+            },
+        ),
         (
             {"retry": {"exponential": {"attempts": 2, "seconds": 3}}},
-            {"retry": {"exponential": {"attempts": 2, "multiplier": 1, "seconds": 3, "random_factor": None}}},
+            {
+                "retry": {
+                    "constant": {"attempts": 0, "seconds": 0},
+                    "exponential": {"attempts": 2, "multiplier": 1, "seconds": 3, "random_factor": None},
+                }
+            },
         ),
-        ({"retry": {"constant": {"attempts": 0}, "retry_if": {"expr": "x"}}}, {"retry": {"retry_if": {"expr": "x"}}}),
+        (
+            {"stop_after_if": {"expr": "x", "skip_if_stopped": True}},
+            {"stop_after_if": {"expr": "x", "skip_if_stopped": True, "error_message": None}},
+        ),
         ({"timeout": 60}, {"timeout": {"type": "static", "value": 60}}),
         ({"summary": "Upload", "retries": 3}, {"summary": "Upload"}),
     ],
@@ -312,14 +330,15 @@ def test_a_step_is_held_as_the_server_writes_it(told: Item, held: Item) -> None:
     """At every place where a step can stand: defaults are there, and what isn't known is gone."""
     script = {"type": "script", "path": "f/kustomer/upload"}
     loop = {"type": "forloopflow", "iterator": {"type": "javascript", "expr": "[]"}}
+    rounds = {"type": "whileloopflow", "skip_failures": False}
+
+    def flow(step: Item, **defaults: bool) -> Item:
+        modules = [{"id": "b", "value": each | {"modules": [step]}} for each in (loop | defaults, rounds)]
+        return {"modules": [step, *modules], "failure_module": step}
+
     before, after = ({"id": "a", "value": script} | more for more in (told, held))
-    flow = {
-        "path": "f/kustomer/record",
-        "value": {"modules": [before, {"id": "b", "value": loop | {"modules": [before]}}], "failure_module": before},
-    }
-    completed = loop | {"modules": [after], "skip_failures": True, "parallel": False}
-    modules = [after, {"id": "b", "value": completed}]
-    assert deployed(flow)["value"] == {"modules": modules, "failure_module": after}
+    completed = flow(after, skip_failures=True, parallel=False)
+    assert deployed({"path": "f/kustomer/record", "value": flow(before)})["value"] == completed
 
 
 @pytest.mark.parametrize("lock", [{}, {"lock": ""}, {"lock": None}])

@@ -43,13 +43,16 @@ def _completed(module: Item) -> Item:
     known["value"] = _completed_step(module["value"])
     if "retry" in known:
         known["retry"] = _completed_retry(known["retry"])
+    if "stop_after_if" in known:
+        known["stop_after_if"] = {"error_message": None} | known["stop_after_if"]
     return _with_transform(known, "timeout")
 
 
 def _completed_step(step: Item) -> Item:
+    if step["type"] in ("forloopflow", "whileloopflow"):
+        step = step | {"modules": [_completed(module) for module in step["modules"]]}
     if step["type"] == "forloopflow":
-        inner = [_completed(module) for module in step["modules"]]
-        return _with_transform(_LOOP | step | {"modules": inner}, "parallelism")
+        return _with_transform(_LOOP | step, "parallelism")
     if step["type"] == "rawscript":
         return step | {"lock": step.get("lock") or RESOLVED_LOCK}
     return step
@@ -57,8 +60,7 @@ def _completed_step(step: Item) -> Item:
 
 def _completed_retry(retry: Item) -> Item:
     delays = {kind: unset | retry.get(kind, {}) for kind, unset in _RETRY.items()}
-    used = {kind: delay for kind, delay in delays.items() if delay != _RETRY[kind]}
-    return used | {key: value for key, value in retry.items() if key == "retry_if"}
+    return delays | {key: value for key, value in retry.items() if key == "retry_if"}
 
 
 def _with_transform(item: Item, key: str) -> Item:
