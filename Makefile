@@ -31,8 +31,8 @@ bench: .venv/ready .venv-job/ready ## speed and memory against a naive port of t
 schema: .venv/ready tests/node_modules ## write the forms from the steps' types
 	@python -m tests.form_schema
 
-lock: .venv/ready ## pin what the scripts import
-	@python -m tests.lock
+lock: ## write the locks from the pins at the top of the scripts
+	@$(PYTHON) -m tests.lock
 
 pictures: .venv/ready .venv-job/ready ## take pictures of the forms and of the demo's timeline; needs Chromium and 2 GB
 	@python -m tests.pictures

@@ -1,6 +1,12 @@
-# Windmill looks for imports at the top of a script only, and wmill is imported where it is needed.
+# py: ==3.12.*
+# What the storage needs: Windmill doesn't see an import where it is needed.
 # extra_requirements:
-# wmill
+# anyio==4.16.0
+# h11==0.16.0
+# httpcore==1.0.9
+# httpx==0.28.1
+# typing-extensions==4.16.0
+# wmill==1.850.0
 """Upload attachment.
 
 Puts a file into Kustomer, or a link to one, and returns what the attachments of a message take. The two calls are those

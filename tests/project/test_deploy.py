@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tests import windmill_cli
+from tests import lock, windmill_cli
+from tests.standin import windmill_locks
 from tests.standin.windmill import HUB_RESOURCE_TYPE, Item, Request, Workspace
 
 PUSH_TYPE = "wmill resource-type push resource_types/kustomer.resource-type.yaml kustomer"
@@ -49,9 +50,10 @@ Holdings = dict[str, dict[str, Item]]
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-    """What one deployment did: the writes it asked for, and what the workspace held before and after."""
+    """What one deployment did: the writes it asked for, the jobs that it set off, and what the workspace held."""
 
     writes: list[Request]
+    jobs: list[windmill_locks.Job]
     before: Holdings
     after: Holdings
 
@@ -160,9 +162,16 @@ def test_nothing_of_other_people_is_changed_or_deleted(workspace: str, request: 
 
 @pytest.mark.parametrize("workspace", ["new_workspace", "busy_workspace"])
 def test_deploying_again_writes_nothing(workspace: str, request: pytest.FixtureRequest) -> None:
-    """What the server gives back is what the files say, so nothing differs the second time."""
+    """What the server gives back, locked anew, is what the files say, so nothing differs the second time."""
     deployments: Deployments = request.getfixturevalue(workspace)
-    assert deployments.second.writes == []
+    assert (deployments.second.writes, deployments.second.jobs) == ([], [])
+
+
+@pytest.mark.parametrize("workspace", ["new_workspace", "busy_workspace"])
+def test_deployment_sets_off_the_jobs_that_are_counted(workspace: str, request: pytest.FixtureRequest) -> None:
+    """As many as there are ways up through the imports; what the count is held to holds for the deployment."""
+    deployments: Deployments = request.getfixturevalue(workspace)
+    assert sorted(deployments.first.jobs) == sorted(windmill_locks.jobs(lock.SOURCES, lock.SOURCES))
 
 
 def test_resource_type_is_asked_for_first_because_a_push_overwrites_it(
@@ -175,7 +184,7 @@ def test_resource_type_is_asked_for_first_because_a_push_overwrites_it(
 
 
 def test_a_script_without_its_lock_is_not_deployed(own_repository: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    """What was tested is what runs: nothing is left to be resolved on the server."""
+    """What was tested is what runs, from the first minute on."""
     next((own_repository / "f").rglob("*.script.lock")).write_text("", encoding="utf-8")
     with Workspace() as workspace:
         windmill_cli.run(f"{PUSH} {windmill_cli.at(workspace)}", own_repository, tmp_path, fails=True)
@@ -236,7 +245,7 @@ def _deploy(
     before, seen = workspace.holdings(), len(workspace.writes)
     for command in commands:
         windmill_cli.run(command, repository, home)
-    return Deployment(workspace.writes[seen:], before, workspace.holdings())
+    return Deployment(workspace.writes[seen:], workspace.relock(), before, workspace.holdings())
 
 
 def _push_with_strays(repository: pathlib.Path, home: pathlib.Path) -> Deployment:

@@ -1,16 +1,14 @@
-"""What is pinned is what runs: each lock holds all that its script needs, and a job has nothing else."""
+"""What is pinned is what runs: the server writes the same locks anew, and a job has nothing else."""
 
 import ast
 import functools
 import json
-import pathlib
-import re
 import subprocess
-import sys
 
 import pytest
 
 from tests import lock
+from tests.standin import windmill_locks
 from tests.standin.worker import JOB_PYTHON
 
 # Prints every installed package with its version and what it needs without extras, as this machine reads the markers.
@@ -23,18 +21,24 @@ def needs(d):
     return [re.match(r'[\\w.-]+', r)[0].lower().replace('_', '-') for r in d.requires or () if here(r)]
 print(json.dumps({d.name.lower().replace('_', '-'): (d.version, needs(d)) for d in m.distributions()}))
 """
+# The packages that have another name than what is imported from them.
+PACKAGES = {"phonenumbers": "phonenumberslite"}
 
-each_script = pytest.mark.parametrize("script", lock.SCRIPTS, ids=lambda script: str(script.stem))
-
-
-def pinned(script: pathlib.Path) -> dict[str, str]:
-    """The packages of a script's lock with their versions; its form is checked on the way."""
-    first, *lines = script.with_suffix(".script.lock").read_text(encoding="utf-8").splitlines()
-    assert first == f"# py: {lock.PYTHON}"
-    assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[\w.]+", line)] == []
-    return dict(line.split("==") for line in lines)
+each_script = pytest.mark.parametrize("path", lock.SOURCES)
+each_step = pytest.mark.parametrize("path", [lock.path_of(step) for step in lock.STEPS])
 
 
+def text(path: str) -> str:
+    """The text of a script's lock."""
+    return (lock.ROOT / f"{path}.script.lock").read_text(encoding="utf-8")
+
+
+def pinned(path: str) -> dict[str, str]:
+    """The packages of a script's lock with their versions."""
+    return dict(line.split("==") for line in text(path).splitlines()[1:])
+
+
+@functools.cache
 def installed() -> dict[str, tuple[str, list[str]]]:
     """What a job's Python has: name -> (version, names of what it needs)."""
     ran = subprocess.run([JOB_PYTHON, "-c", INSTALLED], capture_output=True, text=True, check=True)
@@ -42,53 +46,48 @@ def installed() -> dict[str, tuple[str, list[str]]]:
     return found
 
 
+def imported(path: str) -> set[str]:
+    """The modules that a script imports anywhere in it, and those that the scripts among them do."""
+    names: set[str] = set()
+    left = [path]
+    while left:
+        new = set(windmill_locks.imported(ast.walk(ast.parse(lock.SOURCES[left.pop()])))) - names
+        names |= new
+        left += windmill_locks.scripts(new)
+    return names
+
+
 @each_script
-def test_lock_has_everything_that_is_imported(script: pathlib.Path) -> None:
-    """The script's own imports, those of the modules it shares, and what these packages need in turn."""
-    packages, present = pinned(script), installed()
-    needed = lock.requirements(script)
-    for name in packages:
-        needed |= set(present[name][1])
-    assert needed <= packages.keys()
+def test_lock_is_the_one_that_the_server_writes(path: str) -> None:
+    """So the jobs that a push sets off change nothing, and the next push is empty."""
+    assert text(path) == windmill_locks.lock(path, lock.SOURCES)
+
+
+@each_script
+def test_lock_leaves_nothing_to_be_looked_up(path: str) -> None:
+    """All that the packages need in turn is pinned as well; else the server takes whatever is newest on that day."""
+    present = installed()
+    needed = {need for name in pinned(path) for need in present[name][1]}
+    assert needed <= pinned(path).keys()
+
+
+@each_step
+def test_step_has_all_that_is_imported_on_the_way(path: str) -> None:
+    """Also what is imported where it is needed, which the server doesn't see."""
+    needed = windmill_locks.packages(imported(path))
+    assert {PACKAGES.get(name, name) for name in needed} <= pinned(path).keys()
+
+
+def test_package_is_pinned_in_one_place() -> None:
+    """Whoever changes a version changes one line; the Python is the one of the locks in each."""
+    lists = {path: windmill_locks.listed(source) for path, source in lock.SOURCES.items()}
+    names = [each.partition("==")[0] for found in lists.values() for each in found]
+    assert sorted(names) == sorted(set(names))
+    for path in filter(lists.get, lists):
+        assert lock.SOURCES[path].startswith(f"# py: =={windmill_locks.PYTHON}.*\n")
 
 
 def test_job_has_what_the_locks_pin_and_nothing_else() -> None:
     """A test that passes here can't lean on a package that a worker doesn't have."""
-    wanted = {name: version for script in lock.SCRIPTS for name, version in pinned(script).items()}
+    wanted = {name: version for path in lock.SOURCES for name, version in pinned(path).items()}
     assert {name: version for name, (version, _) in installed().items()} == wanted
-
-
-@each_script
-def test_import_that_windmill_does_not_see_is_declared(script: pathlib.Path) -> None:
-    """Who edits a step in Windmill gets the same packages: it looks for imports at the top of a script only."""
-    assert lock.requirements(script) - visible(script) == declared(script)
-
-
-def declared(script: pathlib.Path) -> set[str]:
-    """The packages that a script names in a comment."""
-    source = script.read_text(encoding="utf-8")
-    return set("".join(re.findall(r"^# extra_requirements:\n((?:# [\w-]+\n)*)", source, re.M)).replace("#", "").split())
-
-
-@functools.cache
-def visible(script: pathlib.Path) -> frozenset[str]:
-    """The packages that Windmill finds: those of imports at the top of a script, and of the scripts imported there."""
-    found: set[str] = set()
-    for node in ast.parse(script.read_text(encoding="utf-8")).body:
-        names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
-        for name in [node.module or ""] if isinstance(node, ast.ImportFrom) else names:
-            if name.startswith("f."):
-                imported = lock.ROOT.joinpath(*name.split(".")).with_suffix(".py")
-                found |= visible(imported) | declared(imported)
-            elif name.partition(".")[0] not in sys.stdlib_module_names:
-                found.add(name.partition(".")[0])
-    return frozenset(found)
-
-
-def test_scripts_that_share_a_package_pin_the_same_version() -> None:
-    """A shared module runs with the lock of the step that imports it."""
-    versions: dict[str, set[str]] = {}
-    for script in lock.SCRIPTS:
-        for name, version in pinned(script).items():
-            versions.setdefault(name, set()).add(version)
-    assert {name: found for name, found in versions.items() if len(found) > 1} == {}

@@ -14,6 +14,7 @@ import wmill
 import yaml
 
 from tests import windmill_cli
+from tests.standin import windmill_locks
 from tests.standin.windmill import Item, Workspace
 from tests.standin.windmill_flows import RESOLVED_LOCK, deployed
 from tests.standin.windmill_storage import StorageFault, sha256_of
@@ -363,6 +364,61 @@ def test_a_flow_is_refused_where_it_cannot_be(workspace: Workspace, path: str, f
     url, headers = f"{workspace.url}api/w/{workspace.id}/{path}", {"Authorization": f"Bearer {workspace.token}"}
     response = httpx.post(url, json=FLOW | {"path": flow}, headers=headers)
     assert (response.status_code, workspace.holdings()) == (status, before)
+
+
+# Locks
+
+
+@pytest.mark.parametrize(
+    ("source", "locked"),
+    [
+        ("import json\nimport requests.adapters\n", ["requests==9999"]),
+        ("from f.kustomer.low import call\n", ["idna==3.20"]),
+        ("import idna\n\nfrom f.kustomer.low import call\n", ["idna==3.20"]),
+        ("# requirements:\n# anyio==4.16.0\nfrom f.kustomer.low import call\n", ["anyio==4.16.0"]),
+        ("# extra_requirements:\n# anyio==4.16.0\nfrom f.kustomer.low import call\n", ["anyio==4.16.0", "idna==3.20"]),
+        ("def call():\n    import requests\n", []),
+        ("def main():\n    return 1\n\n\nimport requests\n", []),
+    ],
+)
+def test_a_lock_is_made_of_what_the_server_sees(source: str, locked: list[str]) -> None:
+    """Imports at the top; a list of requirements takes the place of all that is found, or adds to it."""
+    sources = {"f/kustomer/low": "# py: ==3.12.*\n# requirements:\n# idna==3.20\n", "f/kustomer/high": source}
+    assert windmill_locks.lock("f/kustomer/high", sources) == "# py: 3.12\n" + "\n".join(locked)
+
+
+def test_a_script_is_locked_once_for_each_way_up() -> None:
+    """A job knows its own chain only; a script that nobody imports sets off nothing."""
+    importing = {"f/low": [], "f/left": ["low"], "f/right": ["low"], "f/top": ["left", "right"]}
+    sources = {path: "".join(f"import f.{name}\n" for name in names) for path, names in importing.items()}
+    up = {("f/low", side, *rest) for side in ("f/left", "f/right") for rest in ((), ("f/top",))}
+    assert sorted(windmill_locks.jobs(["f/low", "f/top"], sources)) == sorted(up)
+
+
+PINNED = "# py: ==3.12.*\n# requirements:\n# requests==2.34.2\n"
+
+
+@pytest.mark.parametrize(("pins", "again"), [(PINNED, []), ("", ["f/kustomer/high"])], ids=["pinned", "open"])
+def test_cli_pushes_scripts_once_where_their_packages_are_pinned(
+    workspace: Workspace, tmp_path: pathlib.Path, pins: str, again: list[str]
+) -> None:
+    """Where they aren't, the server takes newer ones, and the lock differs from the files ever after."""
+    windmill_cli.need_node()
+    folder = _checkout(tmp_path / "checkout") / "f" / "kustomer"
+    folder.mkdir(parents=True)
+    shutil.copy(windmill_cli.ROOT / "f" / "kustomer" / "folder.meta.yaml", folder)
+    low, high = f"{pins}import requests\n", "from f.kustomer.low import requests\n\n\ndef main():\n    return 1\n"
+    for name, source in (("low", low), ("high", high)):
+        (folder / f"{name}.py").write_text(source, encoding="utf-8")
+        (folder / f"{name}.script.lock").write_text("# py: 3.12\nrequests==2.34.2", encoding="utf-8")
+        metadata = {"summary": "", "description": "", "kind": "script", "schema": None}
+        told = metadata | {"lock": f"!inline f/kustomer/{name}.script.lock"}
+        (folder / f"{name}.script.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
+    for paths in (["f/kustomer/high", "f/kustomer/low"], again):
+        seen = len(workspace.writes)
+        windmill_cli.run(f"{PUSH} {windmill_cli.at(workspace)}", tmp_path / "checkout", tmp_path)
+        assert sorted(write.body["path"] for write in workspace.writes[seen:]) == paths
+        workspace.relock()
 
 
 # References

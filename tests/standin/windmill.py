@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
+from tests.standin import windmill_locks
 from tests.standin.windmill_flows import deployed
 from tests.standin.windmill_holdings import DEPLOYER, HUB_RESOURCE_TYPE, Holdings, Item, other_peoples_work, resolved
 from tests.standin.windmill_storage import Storage, StorageFault
@@ -127,6 +128,7 @@ class Workspace:
             self._held["resource_types"]["kustomer"] = copy.deepcopy(HUB_RESOURCE_TYPE)
         self._admin = admin
         self._scripts_from = scripts_from
+        self._pushed: list[str] = []
         self._storage = Storage()
 
     def __enter__(self) -> Self:
@@ -164,6 +166,15 @@ class Workspace:
     def hold(self, kind: str, path: str, item: Item) -> None:
         """Hold an item as if somebody had made it, or change the fields that `item` names."""
         self._held[kind].setdefault(path, {"path": path}).update(copy.deepcopy(item))
+
+    def relock(self) -> list[windmill_locks.Job]:
+        """Let the ten seconds after a push be over: lock anew what imports the pushed scripts, and return the jobs."""
+        sources = {path: script["content"] for path, script in self._held["scripts"].items()}
+        jobs = windmill_locks.jobs(self._pushed, sources)
+        for path in {job[-1] for job in jobs}:
+            self._held["scripts"][path]["lock"] = windmill_locks.lock(path, sources)
+        self._pushed.clear()
+        return jobs
 
     def resolve(self, value: Any) -> Any:
         """A job's arguments as the job gets them, with `$res:…`, `$var:…` and `$WM_…` replaced."""
@@ -295,6 +306,7 @@ class Workspace:
         kept = {key: value for key, value in script.items() if key not in ("parent_hash", "auto_parent")}
         unset: Item = {"schema": None, "lock": None, "extra_perms": {}}
         self._held["scripts"][script["path"]] = unset | kept | {"hash": digest}
+        self._pushed.append(script["path"])
         return web.Response(status=201, text=digest)
 
     async def _create_flow(self, request: web.Request) -> web.StreamResponse:

@@ -1,7 +1,7 @@
-# Windmill looks for imports at the top of a script only, and these are imported where they are needed.
-# extra_requirements:
-# idna
-# phonenumberslite
+# py: ==3.12.*
+# Windmill doesn't see an import where it is needed. idna, which requests needs too, is pinned in wire.
+# requirements:
+# phonenumberslite==9.0.42
 """Kustomer contacts.
 
 Shared by the Kustomer steps, not run by itself: spells e-mail addresses and phone numbers in one way, so that the same

@@ -1,6 +1,3 @@
-# Windmill looks for imports at the top of a script only, and wmill is imported where it is needed.
-# extra_requirements:
-# wmill
 """Kustomer storage.
 
 Shared by the Kustomer steps, not run by itself: reads and writes files in Windmill's object storage, within limits of

@@ -1,3 +1,10 @@
+# py: ==3.12.*
+# requirements:
+# certifi==2026.10.19.post1
+# charset-normalizer==3.5.3
+# idna==3.20
+# requests==2.34.2
+# urllib3==2.8.0
 """Kustomer wire.
 
 Shared by the Kustomer steps, not run by itself: sends one request and reads its one answer, whole, within limits of
