@@ -23,8 +23,10 @@ from typing import Any
 
 import trustme
 
-from tests import bench_history
+from tests import bench_history, lock
 from tests.bench_history import Figure
+from tests.project.test_locks import MOST_JOBS
+from tests.standin import windmill_locks
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
 from tests.standin.worker import JOB_PYTHON, ROOT, Dedicated, Job, run
@@ -355,6 +357,8 @@ def measure(rounds: Rounds) -> Iterator[Row | Figure]:
     yield from warm(rounds, "one message, warm", 0.85, None, {})
     yield from warm_tls(rounds)
     yield Figure(f"check of a body with all {len(FULL_BODY)} fields, µs", checking(rounds), 150)
+    jobs = windmill_locks.jobs(lock.SOURCES, lock.SOURCES)
+    yield Figure("dependency jobs of a first deploy", len(jobs), MOST_JOBS)
     for step, body in (UPLOAD, lambda file: {"file": file}), (RECORD, event_with):
         what = f"{LARGE // 1_000_000} MB in {step.rpartition('/')[2]}, MiB more"
         yield Figure(what, large_file(step, body), 32)
