@@ -1,4 +1,7 @@
-PYTHON ?= python3
+# The version that Windmill runs, where it is there; any from 3.11 on will do.
+PYTHON ?= $(shell python3.12 -c 'import ensurepip' 2>/dev/null && echo python3.12 || echo python3)
+# By its own path, as another may come first below.
+BASE := $(shell $(PYTHON) -c 'import sys; print(sys.executable)')
 LOCKS := $(shell find f -name "*.script.lock")
 # What the targets run: the tests' own tools first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
