@@ -6,7 +6,7 @@ LOCKS := $(shell find f -name "*.script.lock")
 # What the targets run: the tests' own tools first.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo try test check bench schema lock pictures
+.PHONY: help demo try single test check bench schema lock pictures
 
 help: ## list the targets; each sets up what it needs
 	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ unexport BODY
 try: export TRY_BODY := $(value BODY)
 try: .venv/ready .venv-job/ready ## run a step on input of your own: make try STEP=create_message BODY='{...}', or BODY=@event.json
 	@python -m tests.try_step
+
+single: .venv/ready ## print a step as one script to paste into Windmill: make single STEP=create_message; SCHEMA=1 prints its form
+	@python -m tests.single
 
 test: .venv/ready .venv-job/ready tests/node_modules ## prove everything that is promised
 	@pytest -n auto --dist loadfile
