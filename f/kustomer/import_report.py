@@ -63,7 +63,7 @@ def main(body: "Results") -> dict[str, Any]:
     Raise ImportIncomplete with the same report when any row is refused, unknown or left. For the parts of one round
     return ``{"finished", "parts"}`` instead: whether no part would record more if it ran again, and what was given.
     """
-    given, _, problems = check(body, Results, limit=None)
+    given, problems = check(body, Results, limit=None)
     if problems:
         raise invalid(problems)
     if "parts" in given:

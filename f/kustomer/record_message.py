@@ -271,7 +271,7 @@ def check_event(body: object) -> tuple[dict[str, Any], list[Problem]]:
     ``files`` are as upload_attachment takes them. With no problems, the message fits what Kustomer takes, with all its
     attachments.
     """
-    event, _, problems = check(body, Event, limit=None)
+    event, problems = check(body, Event, limit=None)
     if not any(path == "body" for path, _ in problems):
         if not event.keys() & {"email", "phone", "customerExternalId"}:
             problems.append(("email", "is missing: one of email, phone and customerExternalId is needed"))
@@ -282,7 +282,7 @@ def check_event(body: object) -> tuple[dict[str, Any], list[Problem]]:
     if not problems:
         attachments = [{"_id": f"{index:024x}", **_foreseen(file)} for index, file in enumerate(event.get("files", []))]
         whole = {**message_of(event), "conversation": "0" * 24, "customer": "0" * 24, "attachments": attachments}
-        _, _, problems = check(whole, Message, limit=MAX_BODY_BYTES)
+        _, problems = check(whole, Message, limit=MAX_BODY_BYTES)
     return event, [(path.removeprefix("body."), what) for path, what in problems]
 
 

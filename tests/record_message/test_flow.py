@@ -82,7 +82,7 @@ def test_step_gets_every_input_of_the_form() -> None:
     assert given.keys() == FLOW["schema"]["properties"].keys()
     ((_, told),) = arguments(FLOW, given)
     assert told == {"auth": given["auth"], "body": FULL}
-    assert check(told["body"], Event, limit=None)[2] == []
+    assert check(told["body"], Event, limit=None)[1] == []
 
 
 def test_flow_is_one_step_with_nothing_beside_it() -> None:

@@ -120,7 +120,7 @@ def wrong_columns(columns: dict[str, Any] | None, header: list[str] | None) -> l
     ``header`` is None where it isn't known: of JSON lines, until all of them are read. Then it may be every name that
     occurs in them.
     """
-    given, _, problems = check(columns or {}, Columns, "columns", limit=None)
+    given, problems = check(columns or {}, Columns, "columns", limit=None)
     names = _names(given)
     if header is None and not given:
         return problems
@@ -176,7 +176,7 @@ def row_of(record: Record, options: Options) -> Row | list[Problem]:
     for name in ("meta", "custom"):
         if options.is_csv and given.get(name):
             given[name] = _object(given[name])
-    row, _, wrong = check(_tidied(given, options), HistoryRow, "row", limit=None)
+    row, wrong = check(_tidied(given, options), HistoryRow, "row", limit=None)
     problems += [(path.removeprefix("row."), what) for path, what in wrong]
     problems += [(path, what) for path, what in (("private", private), ("sentAt", undated)) if what]
     problems += _incomplete(row, {path for path, _ in problems})

@@ -357,7 +357,7 @@ def start(
     ``body`` is checked by the type ``shape``, and has at most ``limit`` bytes as JSON. Raise InvalidInput with every
     problem of both.
     """
-    value, _, problems = check(body, shape, limit=limit) if shape else ({}, b"", [])
+    value, problems = check(body, shape, limit=limit) if shape else ({}, [])
     return start_checked(auth, kind, value, problems)
 
 

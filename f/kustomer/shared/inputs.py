@@ -109,9 +109,9 @@ def _sent(value: str) -> str | None:
 # What programs write where there is nothing, in small letters and without brackets around it. As an id it would be
 # that of all who have none, so that strangers shared a conversation.
 _NOTHING = {
-    *("", "object object", "00000000-0000-0000-0000-000000000000"),
-    *[r"-", r"--", r"undefined", r"null", r"none", r"nan", r"nat", r"nil", r"na", r"n/a", r"\n"],
-    *["#n/a", "#na", "#ref!", "#name?", "#value!", "#null!", "#num!", "#div/0!", "#error!"],
+    *("", "-", "--", "undefined", "null", "none", "nan", "nat", "nil", "na", "n/a", "\\n", "object object"),
+    *("#n/a", "#na", "#ref!", "#name?", "#value!", "#null!", "#num!", "#div/0!", "#error!"),
+    "00000000-0000-0000-0000-000000000000",
 }
 # What a message may be called where they are counted, and no person and no thread is.
 _NOBODY = {"0", "-1", "guest"}
@@ -283,26 +283,25 @@ _node = cache(Node)
 
 def check(
     body: object, shape: type, path: str = "body", limit: int | None = MAX_BODY_BYTES
-) -> tuple[dict[str, Any], bytes, list[Problem]]:
-    """Prune and check ``body`` by the class ``shape``: return what to send, as UTF-8 JSON too, and all problems.
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Prune and check ``body`` by the class ``shape``: return what is left of it, and all problems.
 
     Null, ``""``, ``[]``, ``{}`` and what becomes empty are dropped at every depth, but nothing inside a free-form
-    object (``dict[str, Any]``). ``limit`` is in bytes of JSON; None is for what isn't sent as it is, and so isn't
-    encoded. Never raise.
+    object (``dict[str, Any]``). ``limit`` is in bytes of JSON; None is for what isn't sent as it is. Never raise.
     """
     if not isinstance(body, dict):
-        return {}, b"", [(path, _not_an_object(body))]
+        return {}, [(path, _not_an_object(body))]
     node = _node(shape)
     try:
         value, wrong = _pruned(body, node)
         problems = [(path + where, what) for where, what in [*wrong, *_wrong(value, node)]]
-        encoded = b"" if limit is None else _encoded(value, path, problems)
+        length = 0 if limit is None else len(_encoded(value, path, problems))
     except RecursionError:
-        return {}, b"", [(path, "is nested too deeply: use fewer levels")]
-    if limit is not None and len(encoded) > limit:
-        size = f"has {len(encoded):,} bytes as JSON, at most {limit:,} are allowed"
+        return {}, [(path, "is nested too deeply: use fewer levels")]
+    if limit is not None and length > limit:
+        size = f"has {length:,} bytes as JSON, at most {limit:,} are allowed"
         problems.append((path, f"{size}: shorten the longest fields, or attach the text as a file"))
-    return value, encoded, problems
+    return value, problems
 
 
 _json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
@@ -432,7 +431,7 @@ def connection(auth: object) -> tuple[Connection, list[Problem]]:
     (https://developer.kustomer.com/docs/get-started/authentication). What is often pasted along is taken off: blanks,
     ``Bearer``, the rest of an organisation's address, ``/v1``.
     """
-    value, _, problems = check(auth, kustomer, "auth", limit=None)
+    value, problems = check(auth, kustomer, "auth", limit=None)
     wrong = {where for where, _ in problems}
     found = {"apiKey": "", "orgName": "", "baseUrl": ""}
     for name, read in (("apiKey", _key), ("orgName", _org_base), ("baseUrl", _base)):
