@@ -43,10 +43,13 @@ lock: ## write the locks from the pins at the top of the scripts
 pictures: .venv/ready .venv-job/ready ## take pictures of the forms and of the demo's timeline; needs Chromium and 2 GB
 	@python -m tests.pictures
 
-# What the tests run in: the deployed locks, and tools.
+# What the tests run in: the deployed locks, and tools. It is made anew where another Python is named.
+ifneq ($(shell $(BASE) -V),$(shell .venv/bin/python -V 2>/dev/null))
+.PHONY: .venv/ready
+endif
 .venv/ready: $(LOCKS) tests/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11+ is needed: make PYTHON=python3.12")'
-	@$(PYTHON) -m venv --clear .venv
+	@$(BASE) -m venv --clear .venv
 	@pip install -q --disable-pip-version-check $$(grep ^uv== tests/requirements.txt)
 	@uv pip install -q --python .venv $(LOCKS:%=-r %) -r tests/requirements.txt
 	@touch $@
