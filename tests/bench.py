@@ -26,6 +26,7 @@ import trustme
 from tests import bench_history, lock
 from tests.bench_history import Figure
 from tests.project.test_locks import MOST_JOBS
+from tests.single import single
 from tests.standin import windmill_locks
 from tests.standin.kustomer import Kustomer
 from tests.standin.windmill import Workspace
@@ -227,16 +228,24 @@ def in_turns(
 
 
 def cold(rounds: Rounds) -> Iterator[Row]:
-    """A whole job process with one message: as on a worker, and with the shared modules in place."""
-    with kustomer_process() as account, Workspace(scripts_from=ROOT) as workspace:
+    """A whole job process with one message: as on a worker, with the shared modules in place, and as one file."""
+    with (
+        kustomer_process() as account,
+        Workspace(scripts_from=ROOT) as workspace,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        file = pathlib.Path(folder, "single.py")
+        file.write_text(single("create_message"), encoding="utf-8")
         kinds = {
             "naive": lambda: run(NAIVE, dataclasses.asdict(account)),
             "loader": lambda: run(STEP, dataclasses.asdict(account), workspace=workspace),
             "beside": lambda: run(STEP, dataclasses.asdict(account), beside=SHARED),
+            "single": lambda: run(file, dataclasses.asdict(account)),
         }
         times, peaks = in_turns(kinds, rounds)
     yield Row("one job, shared modules fetched", "ms", times["naive"], times["loader"], 1.25)
     yield Row("one job, shared modules in place", "ms", times["naive"], times["beside"], 1.25)
+    yield Row("one job, in a single file", "ms", times["naive"], times["single"], 1.1)
     yield Row("peak memory of a job", "MiB", peaks["naive"], peaks["loader"], 1.15)
 
 
