@@ -23,8 +23,29 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from urllib3.filepost import encode_multipart_formdata
+from urllib3.util import parse_url
 
-from f.kustomer.shared.client import CHUNK_BYTES, Field, Number, RecordKind, Run, dig, kustomer, start, unless_blank
+from f.kustomer.shared.client import (
+    CHUNK_BYTES,
+    AccessDenied,
+    Answer,
+    Conflict,
+    Field,
+    Number,
+    OddAnswer,
+    ProblemClass,
+    RecordKind,
+    Rejected,
+    Request,
+    Run,
+    ServerFailed,
+    classify,
+    dig,
+    kustomer,
+    log,
+    start,
+    unless_blank,
+)
 
 
 class S3Object:
@@ -217,6 +238,10 @@ class Form:
 
 
 ATTACHMENT = RecordKind("attachment", role="org.permission.message.create", duplicates_ok=True)
+# What goes to the place that Kustomer names for an attachment's bytes.
+FILE = RecordKind(
+    "file", done_verb="uploaded", place="there", not_sent_text="This run did not send the file.", duplicates_ok=True
+)
 
 
 def main(auth: kustomer, body: "File") -> dict[str, Any]:
@@ -242,12 +267,7 @@ def attach(run: Run, given: dict[str, Any], path: str = "body.file") -> dict[str
         first, length = file.read(16), file.seek(0, 2)
         about = described(given, length, first)
         made, _ = run.create("/v1/attachments", body=about)
-
-        def form(fields: dict[str, str]) -> tuple[Form, str]:
-            filled = Form(fields, about["name"], about["contentType"], file)
-            return filled, filled.content_type
-
-        run.upload(dig(made, "meta", "upload"), form)
+        _upload(run, dig(made, "meta", "upload"), about, file)
     return {"_id": made["data"]["id"], **about}
 
 
@@ -263,3 +283,40 @@ def described(given: dict[str, Any], length: float, first: bytes = b"") -> dict[
     name = name or link.hostname or f"attachment{mimetypes.guess_extension(kind) or ''}"
     # No form can carry control characters, or halves of surrogate pairs.
     return {"name": re.sub("[\0-\x1f\x7f\ud800-\udfff]", " ", name), "contentType": kind, "contentLength": length}
+
+
+def _upload(run: Run, place: Any, about: dict[str, Any], file: BinaryIO) -> None:
+    """Post a file to where Kustomer says, the ``meta.upload`` of its answer, without the key. Raise KustomerError."""
+    url, fields = dig(place, "url"), dig(place, "fields")
+    if not _may_upload(url) or not isinstance(fields, dict) or {type(each) for each in fields.values()} != {str}:
+        raise run.part(FILE, {}).error(Answer(OddAnswer, why="has no place to upload to"))
+    run.hide(*(value for name, value in fields.items() if name.lower().startswith(("policy", "x-amz-"))))
+    host = run.part(FILE._replace(server=f"the upload's host, {parse_url(url).host}"), {})
+    form = Form(fields, about["name"], about["contentType"], file)
+    answer = host.send(Request("POST", url, {"Content-Type": form.content_type}, form, _read_upload))
+    if answer.problem:
+        raise host.error(answer)
+    log(f"{answer.status}, file uploaded, {run.spent}")
+
+
+def _may_upload(url: Any) -> bool:
+    """Tell whether a file may go to this address: over https, or to this machine."""
+    try:
+        to = parse_url(url)  # as requests reads it
+    except (ValueError, TypeError, AttributeError):
+        return False
+    if not to.host or to.auth:
+        return False
+    return to.scheme == "https" or (to.scheme == "http" and to.host in ("127.0.0.1", "localhost", "[::1]"))
+
+
+def _read_upload(status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
+    """Read what S3 says, in XML: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html."""
+    if 200 <= status < 300:
+        return None if not content.strip() or b"<PostResponse" in content else OddAnswer, None
+    problem = classify(status)
+    found = dict(re.findall(r"<(Code|Message)>([^<]+)</", content.decode("utf-8", "replace")))
+    data = {"errors": [{"code": found.get("Code"), "detail": found.get("Message")}]}
+    if found.get("Code") == "RequestTimeout":  # a 400, for a file that came too slowly
+        return ServerFailed, data
+    return Rejected if problem in (AccessDenied, Conflict) else problem, data

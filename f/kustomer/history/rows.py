@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from f.kustomer.history.file import Record, decode
 from f.kustomer.record_message import Event, customer_of, message_of
+from f.kustomer.shared.advice import MISTAKEN_NAMES
 from f.kustomer.shared.contacts import emails, phone
-from f.kustomer.shared.inputs import MISTAKEN_NAMES, Field, Problem, check, to_json
+from f.kustomer.shared.inputs import Field, Problem, check, to_json
 
 # A bulk job takes 95 kB, of which one message leaves room for its ids, dates and files.
 MAX_MESSAGE_BYTES = 90_000

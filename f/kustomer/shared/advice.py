@@ -6,6 +6,7 @@ happened, what became of the message, what to do, and whether running the step a
 
 import json
 import math
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,30 @@ from f.kustomer.shared.errors import (
     Rejected,
 )
 from f.kustomer.shared.inputs import Problem
+
+# What people call a field by mistake, in lower case: of several, the first that the object has is meant. Misprints and
+# other spellings are known without it.
+MISTAKEN_NAMES = {
+    "preview": ("body", "content", "html", "message", "text"),
+    "text": ("body", "content", "html", "message", "preview"),
+    "email": ("from",),
+    "meta": ("cc", "from", "to"),
+    "conversation": ("conversationid", "thread", "threadid"),
+    "threadId": ("conversation", "conversationid", "thread"),
+    "customer": ("customerid",),
+    "customerExternalId": ("customerid",),
+    "messageId": ("externalid", "id"),
+    "externalId": ("conversation", "conversationid", "customerid", "id", "messageid", "thread", "threadid"),
+    "subject": ("title",),
+    "name": ("subject", "title"),
+    "sentAt": ("date", "timestamp"),
+    "files": ("attachments",),
+    "file": ("s3",),
+    "externalUrl": ("url",),
+    "contentType": ("mimetype",),
+    "contentLength": ("size",),
+    "apiKey": ("key", "token"),
+}
 
 # Nobody reads more reasons.
 LONGEST_LIST = 200
@@ -188,6 +213,24 @@ def invalid(problems: list[Problem]) -> InvalidInput:
         outcome="not_sent",
         errors=[{"code": "invalid_input", "title": what, "detail": None, "path": path} for path, what in told],
     )
+
+
+def unknown_name(name: Any, fields: Collection[str]) -> str:
+    """Say which known name is likely meant: another spelling, a common mistake, or the nearest."""
+    plain = str(name).lower().replace("_", "")
+    spelled = {known.lower().replace("_", ""): known for known in fields}
+    meant = next((known for known, names in MISTAKEN_NAMES.items() if plain in names and known in fields), None)
+    guess = spelled.get(plain) or meant or spelled.get(nearest(plain, spelled))
+    hint = f"did you mean {guess!r}?" if guess else f"known are {', '.join(fields)}"
+    return f"is not a known field: {hint}"
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """Return the most alike of ``known``, else one that ``value`` begins with, else nothing."""
+    from difflib import get_close_matches  # only a mistake pays for it
+
+    begins = [each for each in known if value.lower().startswith(each)]
+    return next(iter([*get_close_matches(value.lower(), list(known), 1), *begins]), "")
 
 
 def reasons(data: Any) -> list[Reason]:

@@ -18,8 +18,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
-from urllib3.util import parse_url
-
 from f.kustomer.shared.errors import (
     NOT_STORED,
     TRANSIENT,
@@ -65,6 +63,9 @@ from f.kustomer.shared.wire import CHUNK_BYTES, TOO_LARGE, Failure, exchange
 __all__ = (
     "CHUNK_BYTES",
     "MAX_BODY_BYTES",
+    "AccessDenied",
+    "Answer",
+    "Conflict",
     "CustomerId",
     "DateTime",
     "ExternalId",
@@ -73,12 +74,18 @@ __all__ = (
     "KustomerError",
     "Number",
     "ObjectId",
+    "OddAnswer",
     "Problem",
+    "ProblemClass",
     "RecordKind",
+    "Rejected",
+    "Request",
     "Run",
     "SentAt",
+    "ServerFailed",
     "ThreadId",
     "check",
+    "classify",
     "dig",
     "from_json",
     "given",
@@ -133,12 +140,6 @@ class LookUp:
 ABSENT, NOT_ALLOWED = LookUp(), LookUp(not_allowed=True)
 
 
-# What goes to the place that Kustomer names for an attachment's bytes.
-FILE = RecordKind(
-    "file", done_verb="uploaded", place="there", not_sent_text="This run did not send the file.", duplicates_ok=True
-)
-
-
 # What an answer means
 
 
@@ -163,18 +164,6 @@ def read_list(status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
 def _read_data(status: int, content: bytes, shape: type) -> tuple[ProblemClass | None, Any]:
     data = from_json(content)
     return classify(status) or (None if isinstance(dig(data, "data"), shape) else OddAnswer), data
-
-
-def read_upload(status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
-    """Read what S3 says, in XML: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html."""
-    if 200 <= status < 300:
-        return None if not content.strip() or b"<PostResponse" in content else OddAnswer, None
-    problem = classify(status)
-    found = dict(re.findall(r"<(Code|Message)>([^<]+)</", content.decode("utf-8", "replace")))
-    data = {"errors": [{"code": found.get("Code"), "detail": found.get("Message")}]}
-    if found.get("Code") == "RequestTimeout":  # a 400, for a file that came too slowly
-        return ServerFailed, data
-    return Rejected if problem in (AccessDenied, Conflict) else problem, data
 
 
 def look_up_without_record(answer: Answer, outcome: Outcome, kind: RecordKind) -> LookUp | ProblemClass:
@@ -303,17 +292,6 @@ def _from_failure(failure: Failure) -> Answer:
     return Answer(failure.problem, failure.status, failure.headers, why=failure.why)
 
 
-def _may_upload(url: Any) -> bool:
-    """Tell whether a file may go to this address: over https, or to this machine."""
-    try:
-        to = parse_url(url)  # as requests reads it
-    except (ValueError, TypeError, AttributeError):
-        return False
-    if not to.host or to.auth:
-        return False
-    return to.scheme == "https" or (to.scheme == "http" and to.host in ("127.0.0.1", "localhost", "[::1]"))
-
-
 def log(text: str) -> None:
     """Write one line to the job's log; a log that can't be written doesn't lose what was recorded."""
     line = f"kustomer: {text}"
@@ -399,6 +377,11 @@ class Run:
         """How many requests the job has sent so far."""
         return self._session.requests
 
+    @property
+    def spent(self) -> str:
+        """What the job has taken so far, for its log."""
+        return self._session.spent
+
     def part(self, kind: RecordKind, body: dict[str, Any]) -> "Run":
         """Return a run for something else that the same job makes, with a budget of its own; fit for another thread."""
         return Run(self._session, kind, body)
@@ -409,9 +392,9 @@ class Run:
 
     def read(self, path: str) -> Answer:
         """Read what is at ``path``: the decoded answer with its headers. Raise KustomerError."""
-        answer = self._send_with_retries(self._signed("GET", path, read=read_object))
+        answer = self.send(self._signed("GET", path, read=read_object))
         if answer.problem:
-            raise self._error(answer, self._kind.name)
+            raise self.error(answer, self._kind.name)
         return answer
 
     def list(self, path: str) -> Iterator[dict[str, Any]]:
@@ -422,14 +405,14 @@ class Run:
         page, size = 1, PAGE_SIZE
         while True:
             self._budget_left = BUDGET_SECONDS
-            answer = self._send_with_retries(self._signed("GET", f"{path}?page={page}&pageSize={size}", read=read_list))
+            answer = self.send(self._signed("GET", f"{path}?page={page}&pageSize={size}", read=read_list))
             if answer.why == TOO_LARGE and size > 1:
                 # Each size divides those before it, so that a page of the new one begins where the old one did.
                 smaller = next(each for each in (50, 10, 5, 1) if each < size)
                 page, size = (page - 1) * size // smaller + 1, smaller
                 continue
             if answer.problem:
-                raise self._error(answer, self._kind.name)
+                raise self.error(answer, self._kind.name)
             resources = answer.data["data"]
             yield from resources
             if not resources or (len(resources) < size and not dig(answer.data, "links", "next")):
@@ -482,7 +465,7 @@ class Run:
                     keys = ()
             absent = bool(keys) or self._kind.duplicates_ok
             if answer and answer.problem and not may_post_again(failures, answer.problem, absent):
-                raise self._error(answer)
+                raise self.error(answer)
             answer = self._send(request)
             if answer.problem is None:
                 return self._done(answer, self._kind.done_verb), True
@@ -491,27 +474,10 @@ class Run:
             if looks:  # what was absent may be there by now
                 self._absent = "", (), -math.inf
             elif not may_post_again(failures, answer.problem, absent):
-                raise self._error(answer)
+                raise self.error(answer)
             # A request that was cut off may still be on its way into the database: wait, then look.
             if answer.problem is not Conflict and not self._sleep_before_retry(answer, failures[answer.problem]):
-                raise self._error(answer)
-
-    def upload(self, place: Any, form: Callable[[dict[str, str]], tuple[Any, str]]) -> None:
-        """Post a file to where Kustomer says, without the key.
-
-        ``place`` is the ``meta.upload`` of an answer; ``form`` makes of its fields the body, which can be read again
-        for each try, and its content type. Raise KustomerError.
-        """
-        url, fields = dig(place, "url"), dig(place, "fields")
-        if not _may_upload(url) or not isinstance(fields, dict) or {type(each) for each in fields.values()} != {str}:
-            raise self.part(FILE, {})._error(Answer(OddAnswer, why="has no place to upload to"))
-        self.hide(*(value for name, value in fields.items() if name.lower().startswith(("policy", "x-amz-"))))
-        host = self.part(FILE._replace(server=f"the upload's host, {parse_url(url).host}"), {})
-        body, content_type = form(fields)
-        answer = host._send_with_retries(Request("POST", url, {"Content-Type": content_type}, body, read_upload))
-        if answer.problem:
-            raise host._error(answer)
-        log(f"{answer.status}, file uploaded, {self._session.spent}")
+                raise self.error(answer)
 
     def _is_known_absent(self, path: str, keys: Keys) -> bool:
         where, what, when = self._absent
@@ -523,12 +489,12 @@ class Run:
 
     def _look_by(self, name: str, path: str, differs: Differs | None) -> LookUp:
         """Look one up. Raise KustomerError where nobody can tell whether it is there, or it is another one."""
-        answer = self._send_with_retries(self._signed("GET", path))
+        answer = self.send(self._signed("GET", path))
         if answer.problem is None:
             return self._there(name, answer, differs)
         look_up = look_up_without_record(answer, self._outcome, self._kind)
         if not isinstance(look_up, LookUp):
-            raise self._error(Answer(look_up, answer.status, answer.headers, answer.data, answer.why), name)
+            raise self.error(Answer(look_up, answer.status, answer.headers, answer.data, answer.why), name)
         if look_up.not_allowed:
             role = f"role {self._kind.read_role}"
             log(f"{answer.status} on looking for the {self._kind.name} ({role}): a second run may record it twice")
@@ -540,14 +506,14 @@ class Run:
             record = f"{self._kind.name} {self._session.redact(answer.data['data']['id'])}"
             why = f"{name} is already that of {record}, which has another {' and another '.join(other)}"
             reason = {"code": "external_id_taken", "title": why, "source": {"pointer": f"body.{name}"}}
-            raise self._error(Answer(Conflict, None, answer.headers, {"errors": [reason]}, why), name)
+            raise self.error(Answer(Conflict, None, answer.headers, {"errors": [reason]}, why), name)
         there = {text: dig(answer.data, "data", "attributes", text) for text in self._texts}
         changed = [each for each, text in self._texts.items() if there[each] not in (None, text)]
         but = f", with another {' and '.join(changed)}" if changed else ""
         return LookUp(self._done(answer, f"was there already{but}"))
 
-    def _send_with_retries(self, request: Request) -> Answer:
-        """Send what may be sent twice, and again while that may help and the budget allows."""
+    def send(self, request: Request) -> Answer:
+        """Send what may be sent twice, and again while that may help and the budget allows; never raise."""
         failures = Counter[ProblemClass | None]()
         while True:
             answer = self._send(request)
@@ -597,7 +563,7 @@ class Run:
             log(f"{answer.status}, {record} {what}, {self._session.spent}")
         return result
 
-    def _error(self, answer: Answer, sought: str = "") -> KustomerError:
+    def error(self, answer: Answer, sought: str = "") -> KustomerError:
         """Build the error that an answer comes to. ``sought`` is the key of a look-up."""
         from f.kustomer.shared.advice import explain  # a sixth of all that is compiled, which only a failure needs
 

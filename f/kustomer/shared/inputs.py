@@ -7,7 +7,7 @@ described once, by a class whose fields have a type and a Field; the checks here
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import cache, cached_property
@@ -22,30 +22,6 @@ DEFAULT_BASE = "https://api.kustomerapp.com"
 Problem = tuple[str, str]
 
 _pattern = cache(re.compile)
-
-# What people call a field by mistake, in lower case: of several, the first that the object has is meant. Misprints and
-# other spellings are known without it.
-MISTAKEN_NAMES = {
-    "preview": ("body", "content", "html", "message", "text"),
-    "text": ("body", "content", "html", "message", "preview"),
-    "email": ("from",),
-    "meta": ("cc", "from", "to"),
-    "conversation": ("conversationid", "thread", "threadid"),
-    "threadId": ("conversation", "conversationid", "thread"),
-    "customer": ("customerid",),
-    "customerExternalId": ("customerid",),
-    "messageId": ("externalid", "id"),
-    "externalId": ("conversation", "conversationid", "customerid", "id", "messageid", "thread", "threadid"),
-    "subject": ("title",),
-    "name": ("subject", "title"),
-    "sentAt": ("date", "timestamp"),
-    "files": ("attachments",),
-    "file": ("s3",),
-    "externalUrl": ("url",),
-    "contentType": ("mimetype",),
-    "contentLength": ("size",),
-    "apiKey": ("key", "token"),
-}
 
 
 class FieldInfo:
@@ -257,7 +233,9 @@ class Node:
     def _not_an_option(self, value: str) -> str | None:
         if value in self.options:
             return None
-        guess = _nearest(value, self.options)
+        from f.kustomer.shared.advice import nearest
+
+        guess = nearest(value, self.options)
         return f"must be one of {', '.join(self.options)}{guess and f': did you mean {guess!r}?'}"
 
     def _too_long(self, value: str | dict[str, Any]) -> str | None:
@@ -378,28 +356,12 @@ def _wrong_names(value: dict[Any, Any], node: Node) -> list[Problem]:
     missing = node.required - value.keys()
     if not unknown and not missing:
         return []
+    from f.kustomer.shared.advice import unknown_name
+
     return [
-        *((_place(name), _not_known(name, node.fields)) for name in value if name in unknown),
+        *((_place(name), unknown_name(name, node.fields)) for name in value if name in unknown),
         *((_place(name), "is missing") for name in node.fields if name in missing),
     ]
-
-
-def _not_known(name: Any, fields: Collection[str]) -> str:
-    """Say which known name is likely meant: another spelling, a common mistake, or the nearest."""
-    plain = str(name).lower().replace("_", "")
-    spelled = {known.lower().replace("_", ""): known for known in fields}
-    meant = next((known for known, names in MISTAKEN_NAMES.items() if plain in names and known in fields), None)
-    guess = spelled.get(plain) or meant or spelled.get(_nearest(plain, spelled))
-    hint = f"did you mean {guess!r}?" if guess else f"known are {', '.join(fields)}"
-    return f"is not a known field: {hint}"
-
-
-def _nearest(value: str, known: Iterable[str]) -> str:
-    """Return the most alike of ``known``, else one that ``value`` begins with, else nothing."""
-    from difflib import get_close_matches  # only a mistake pays for it
-
-    begins = [each for each in known if value.lower().startswith(each)]
-    return next(iter([*get_close_matches(value.lower(), list(known), 1), *begins]), "")
 
 
 def _not_an_object(value: object) -> str:
