@@ -10,7 +10,7 @@ import pytest
 
 from f.kustomer.create_message import main
 from f.kustomer.shared import wire
-from f.kustomer.shared.errors import NoAnswer
+from f.kustomer.shared.errors import NoAnswer, Rejected
 from f.kustomer.upload_attachment import main as upload
 from tests.conftest import Body
 from tests.conftest import Step as Run
@@ -130,13 +130,18 @@ GZIP = zlib.compressobj(wbits=31)
 PACKED = GZIP.compress(JSON) + GZIP.flush()
 CHUNKED = head("HTTP/1.1 201 Created", "Transfer-Encoding: chunked") + b"%x\r\n%b\r\n0\r\n" % (len(JSON), JSON)
 REFUSAL = b'{"errors": [{"code": "badparam", "title": "Wrong"}]}'
-INFORMATIONAL = {
+CONTINUE = {
     "100": interim("100 Continue"),
+    "100 three times": interim("100 Continue") * 3,
+    "100 that says how long it is": interim("100 Continue", "Content-Length: 5"),
+}
+# Python's http.client reads past a 100 and takes these for the answer, which leaves the real one on its way.
+INFORMATIONAL = {
     "102": interim("102 Processing"),
     "103": interim("103 Early Hints", "Link: </style.css>; rel=preload"),
     "104": interim("104 Upload Resumption Supported", "Upload-Offset: 0"),
     "199 without a reason": interim("199"),
-    "some of each": interim("103 Early Hints", "A: b") + interim("100 Continue") + interim("102 Processing") * 2,
+    "some of each": interim("100 Continue") + interim("103 Early Hints", "A: b") + interim("102 Processing") * 2,
     "two hundred": interim("102 Processing") * 200,
     "102 that says how long it is": interim("102 Processing", "Content-Length: 5"),
 }
@@ -164,31 +169,40 @@ ODD = {
     "200 without an id": answer("200 OK", b'{"data": {}}'),
     "201 without anything": answer("201 Created"),
 }
-# A success, but not one that leaves the connection as it was.
-LAST = {
+# What comes with the end of an answer is dropped with it: nothing of it is there for the next one.
+WITH_MORE = {
     "with a byte too many": CREATED + b"\n",
     "with half an answer behind it": CREATED + b"HTTP/1.1 20",
     "with another behind it": CREATED + created(STRAY),
     "in chunks, with another behind it": CHUNKED + b"\r\n" + created(STRAY),
     "packed, with more behind it": answer("201 Created", PACKED + b"more", "Content-Encoding: gzip") + b"\r\n",
+}
+# A success, but not one that leaves the connection as it was.
+LAST = {
     "that says it is the last": answer("201 Created", JSON, "Connection: close"),
     "of HTTP/1.0": CREATED.replace(b"1.1", b"1.0", 1),
 }
 KINDS = {
-    **{f"{name}, then 201": Kind([send(said + CREATED)], FIRST, True) for name, said in INFORMATIONAL.items()},
+    **{f"{name}, then 201": Kind([send(said + CREATED)], FIRST, True) for name, said in CONTINUE.items()},
     **{
         f"{name}, and 201 a moment later": Kind([send(said), wait(0.03), send(CREATED)], FIRST, True)
+        for name, said in CONTINUE.items()
+    },
+    "half of 100, and the rest a moment later": Kind(
+        [send(b"HTTP/1.1 100 Con"), wait(0.03), send(b"tinue\r\n\r\n" + CREATED)], FIRST, True
+    ),
+    **{f"{name}, then 201": Kind([send(said + CREATED)], "OddAnswer", False) for name, said in INFORMATIONAL.items()},
+    **{
+        f"{name}, and 201 a moment later": Kind([send(said), wait(0.03), send(CREATED)], "OddAnswer", False)
         for name, said in INFORMATIONAL.items()
     },
-    "half of 102, and the rest a moment later": Kind(
-        [send(b"HTTP/1.1 102 Pro"), wait(0.03), send(b"cessing\r\n\r\n" + CREATED)], FIRST, True
-    ),
     **{name: Kind([send(said)], FIRST, True) for name, said in WHOLE.items()},
     **{name: Kind([send(said)], error, True) for name, (error, said) in REFUSED.items()},
     **{name: Kind([send(said)], "OddAnswer", False) for name, said in ODD.items()},
+    **{f"201 {name}": Kind([send(said)], FIRST, True) for name, said in WITH_MORE.items()},
     **{f"201 {name}": Kind([send(said)], FIRST, False) for name, said in LAST.items()},
     "nothing": Kind([wait(0.35)], "NoAnswer", False),
-    "102 and nothing else": Kind([send(interim("102 Processing")), wait(0.35)], "NoAnswer", False),
+    "100 and nothing else": Kind([send(interim("100 Continue")), wait(0.35)], "NoAnswer", False),
     "half of 201": Kind([send(CREATED[:-9]), wait(0.35)], "NoAnswer", False),
 }
 
@@ -215,7 +229,7 @@ def two_jobs(dedicated: worker.Dedicated, stage: Stage) -> tuple[str, str]:
 def test_a_connection_is_kept_after_a_whole_answer_only(
     dedicated: worker.Dedicated, adversary: Adversary, name: str
 ) -> None:
-    """What is informational is read past, and is no answer."""
+    """A 100 is read past; anything else before the answer is an odd one, after which nothing is kept."""
     kind = KINDS[name]
     then = [read(), send(created(SECOND)), hold()]
     stage = adversary.play([read(), *kind.steps, *then], then)
@@ -255,14 +269,30 @@ ABSENT = answer("404 Not Found", b'{"errors": [{"code": "notfound"}]}')
 
 
 def test_a_look_up_and_its_message_share_a_connection(dedicated: worker.Dedicated, adversary: Adversary) -> None:
-    """Whatever informational answers are in between."""
-    early = interim("102 Processing")
+    """Also where the server says in between that it goes on."""
+    early = interim("100 Continue")
     stage = adversary.play(
         [read(), send(early), wait(0.03), send(ABSENT), read(), send(early), wait(0.03), send(CREATED), hold()]
     )
     assert job(dedicated, stage, "first", externalId="order-1")[0] == FIRST
     assert [each.data.split()[0] for each in stage.requests] == [b"GET", b"POST"]
     assert {each.connection for each in stage.requests} == {0}
+
+
+def test_a_message_whose_answer_was_informational_is_looked_for(
+    dedicated: worker.Dedicated, adversary: Adversary
+) -> None:
+    """It may have been recorded, which a look-up on another connection shows."""
+    stage = adversary.play(
+        [read(), send(ABSENT), read(), send(interim("102 Processing")), wait(0.03), send(created(STRAY)), hold()],
+        [read(), send(answer("200 OK", JSON)), hold()],
+    )
+    assert job(dedicated, stage, "first", externalId="order-1")[0] == FIRST
+    assert [(each.connection, each.data.split()[0]) for each in stage.requests] == [
+        (0, b"GET"),
+        (0, b"POST"),
+        (1, b"GET"),
+    ]
 
 
 @pytest.mark.parametrize("name", [*ODD, "404 with a page"])
@@ -300,11 +330,25 @@ def test_a_success_before_the_whole_file_has_left_is_none(
     assert (caught.value.outcome, caught.value.retryable, caught.value.attempts) == ("unknown", True, 4)
 
 
-@pytest.mark.parametrize("size", [8191, 8192, 8193])
-def test_what_tls_holds_of_a_further_answer_is_not_taken_for_the_next(
+@pytest.mark.parametrize("reason", ["EntityTooLarge", "ExpiredToken"])
+def test_a_refusal_before_the_whole_file_has_left_keeps_its_words(
+    kustomer: Kustomer, auth: Body, adversary: Adversary, reason: str
+) -> None:
+    """The host has closed the connection with the rest of the file unread."""
+    words = f"<Error><Code>{reason}</Code><Message>The words of the host.</Message></Error>".encode()
+    stage = adversary.play([wait(0.05), send(answer("400 Bad Request", words))])
+    kustomer.fault(place(stage.url))
+    with pytest.raises(Rejected) as caught:
+        upload(auth, {"content": base64.b64encode(bytes(12_000_000)).decode()})  # type: ignore[arg-type]
+    assert (caught.value.status, caught.value.outcome, caught.value.attempts) == (400, "rejected", 2)
+    assert (caught.value.errors[0]["code"], caught.value.errors[0]["detail"]) == (reason, "The words of the host.")
+
+
+@pytest.mark.parametrize("size", [1_200, 8_193, 9_999])
+def test_what_a_tls_record_holds_of_a_further_answer_is_not_taken_for_the_next(
     adversary: Adversary, message: Body, pem: Path, size: int
 ) -> None:
-    """Also where an answer ends with what is read at once, and the rest of its TLS record is more of it."""
+    """It is dropped with the answer whose last bytes it came with."""
     long = answer("201 Created", JSON.ljust(size - len(CREATED) + len(JSON) - 2))
     assert len(long) == size
     then = [read(), send(created(SECOND)), hold()]

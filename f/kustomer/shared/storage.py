@@ -4,15 +4,12 @@ Shared by the Kustomer steps, not run by itself: reads and writes files in Windm
 time. https://www.windmill.dev/docs/core_concepts/object_storage_in_windmill
 """
 
-import io
 import tempfile
-import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
 from f.kustomer.shared.errors import LONGEST_REASON, FileNotRead, FileNotWritten, KustomerError
-from f.kustomer.shared.wire import CHUNK_BYTES, file_pace
+from f.kustomer.shared.wire import CHUNK_BYTES, Watch, time_for
 
 
 def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
@@ -23,6 +20,7 @@ def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
     """
     import wmill  # a tenth of a second, which only a file from the storage pays
 
+    watch = Watch(time_for(0))
     file: Any = None
 
     def copy() -> None:
@@ -33,14 +31,13 @@ def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
         with windmill.client, windmill.load_s3_file_reader(wmill.S3Object(stored), None) as reader:
             while chunk := reader.read1(CHUNK_BYTES):
                 file.write(chunk)
-        file.flush()
+                watch.moved(len(chunk))
+        file.seek(0)  # which writes the last bytes
 
-    if error := _watched(copy, lambda: file.tell() if file else 0):
-        with suppress(OSError):  # a full disk is told twice
-            if file:
-                file.close()
+    if error := watch.run(copy):
+        with suppress(AttributeError, OSError):  # there is none, or a full disk is told twice
+            file.close()
         raise _failure(FileNotRead, "read from", error, path)
-    file.seek(0)
     copied: BinaryIO = file
     return copied
 
@@ -49,14 +46,12 @@ def write(stored: dict[str, Any], content: bytes, path: str = "body.file") -> No
     """Write a whole file to the object storage, in place of what is there. Raise FileNotWritten."""
     import wmill
 
-    raw = io.BytesIO(content)
-
     def put() -> None:
         windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
         with windmill.client:
-            windmill.write_s3_file(wmill.S3Object(stored), io.BufferedReader(raw), None)
+            windmill.write_s3_file(wmill.S3Object(stored), content, None)
 
-    if error := _watched(put, raw.tell):
+    if error := Watch(time_for(len(content))).run(put):
         raise _failure(FileNotWritten, "written to", error, path)
 
 
@@ -79,30 +74,6 @@ def _refuse(response: Any) -> None:
             break
     token = response.request.headers["Authorization"].removeprefix("Bearer ")
     raise _Refusal(response.status_code, said.decode("utf-8", "replace").replace(token, "[...]"))
-
-
-def _watched(work: Callable[[], None], moved: Callable[[], int]) -> Exception | None:
-    """Do ``work`` while it moves enough bytes, as wmill itself would wait for ever; return what went wrong."""
-    failed: list[Exception] = []
-
-    def attempt() -> None:
-        try:
-            work()
-        except Exception as error:  # what httpx raises, OSError for a full disk, AssertionError outside of Windmill
-            failed.append(error)
-
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    before = 0
-    while True:
-        least, seconds = file_pace()
-        thread.join(seconds)
-        if not thread.is_alive():
-            return failed[0] if failed else None
-        now = moved()
-        if now - before < least:
-            return TimeoutError(f"less than {least / 1000:,.0f} kB in {seconds:g} s")
-        before = now
 
 
 def _failure(kind: type[KustomerError], done_verb: str, error: Exception, path: str) -> KustomerError:

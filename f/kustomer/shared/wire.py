@@ -9,30 +9,33 @@
 
 Shared by the Kustomer steps, not run by itself: sends one request and reads its one answer, whole, within limits of
 time and size, over connections that are kept only while nothing else can be on them.
+
+requests has a time for each read and none for all of them, so that a thread does the exchange and whoever waits for it
+stops waiting. No thread can be stopped: one that is left behind sends no more of a message, ends with its server's
+silence, and has an adapter, with its connection, that nobody else is given. What comes together with the end of an
+answer is dropped; past the first 8 kB of a TLS record it can't be seen, and would be read as the next answer.
 """
 
 import functools
-import http.client
-import io
 import os
 import re
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
-from http.client import HTTPResponse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import get_auth_from_url, get_environ_proxies, prepend_scheme_if_needed, select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import DecodeError
-from urllib3.exceptions import SSLError as CertificatesNotRead
+from requests.exceptions import ContentDecodingError, ProxyError, SSLError
+from urllib3.exceptions import NewConnectionError
 from urllib3.util import parse_url
-from urllib3.util.ssltransport import SSLTransport
 
-from f.kustomer.shared.errors import BadProxy, CannotConnect, KustomerError, NoAnswer, NotTrusted, OddAnswer
+from f.kustomer.shared.errors import BadProxy, CannotConnect, NoAnswer, NotTrusted, OddAnswer, ProblemClass
 
 # For all addresses of the host, a proxy and TLS together. All that takes well under a second; five leave room.
 CONNECT_SECONDS = 5.0
@@ -50,16 +53,10 @@ TOO_LARGE = f"is larger than {MAX_ANSWER_BYTES / 1e6:g} MB"
 
 # Linux may hold so many bytes of a file that was sent (tcp_wmem): they still have to leave before the answer can come.
 _SOCKET_BYTES = 4_194_304
-# A TLS record carries as much, so that no single write outlasts the time that is left.
-_PIECE_BYTES = 16_384
-_READ_BYTES = 65_536
+# What is sent or read at once of all that is no file.
+_PIECE_BYTES = 1 << 14
 # A whole answer has none of these; what follows them belongs to nothing.
 _BODILESS = frozenset({204, 205, 304})
-
-
-def file_pace() -> tuple[float, float]:
-    """Return the least bytes of a file that must move in a number of seconds, for it to go on."""
-    return SLOWEST_BYTES_PER_SECOND * READ_SECONDS, READ_SECONDS
 
 
 class Failure(Exception):
@@ -69,366 +66,236 @@ class Failure(Exception):
     are those of an answer that broke off.
     """
 
-    def __init__(
-        self,
-        problem: type[KustomerError],
-        why: str,
-        status: int | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Take what the attributes hold."""
+    def __init__(self, problem: ProblemClass, why: str, response: requests.Response | None = None) -> None:
+        """Take the problem, and what there is of an answer."""
         super().__init__(why)
-        self.problem, self.why, self.status, self.headers = problem, why, status, headers or {}
-
-
-class _TooLarge(Exception):
-    """More bytes came than an answer may have."""
+        self.problem, self.why = problem, why
+        self.status: int | None = None if response is None else response.status_code
+        self.headers: Mapping[str, str] = {} if response is None else response.headers
 
 
 class Reply:
-    """A whole answer: its status, headers and decoded bytes, and what it came on."""
+    """A whole answer: its status, headers and decoded bytes."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], content: bytes, connection: Any, pool: Any) -> None:
-        self.status, self.headers, self.content = status, headers, content
-        self._connection, self._pool = connection, pool
+    def __init__(self, response: requests.Response, content: bytes, keep: Callable[[], None]) -> None:
+        """Take the answer, and what keeps its connection."""
+        self.status, self.headers, self.content = response.status_code, response.headers, content
+        self._keep = keep
 
     def settle(self, expected: bool) -> None:
-        """Keep the connection for a next request if the answer is of an ``expected`` kind, and close it otherwise.
+        """Keep the connection for a next request if the answer is of an ``expected`` kind; else it goes with this.
 
         What answers in another way may send more of it, which would be taken for the answer to the next request.
         """
-        if expected and self.status not in _BODILESS and not self._connection.bytes_left_over:
-            self._pool._put_conn(self._connection)
-        else:
-            self._connection.close()
+        if expected and self.status not in _BODILESS:
+            self._keep()
 
 
-class _Incoming(io.RawIOBase):
-    """The bytes of one answer: no read outlasts the connection's deadline, and there are not more than may be."""
-
-    def __init__(self, connection: Any, sock: socket.socket) -> None:
-        self._connection, self._sock, self._raw = connection, sock, sock.makefile("rb", buffering=0)
-        self._received = 0
-        self._counted_from = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        # A server that sends without a pause never runs into the socket's own timeout.
-        self._sock.settimeout(self._connection.seconds_left())
-        if self._received - self._counted_from > MAX_ANSWER_BYTES:
-            raise _TooLarge
-        count = self._raw.readinto(buffer)
-        self._received += count or 0
-        return count
-
-    def tell(self) -> int:
-        return self._received
-
-    def restart_count(self) -> None:
-        """Count from here: what came before was only informational."""
-        self._counted_from = self._received
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+def time_for(size: int) -> float:
+    """Return the seconds in which so many bytes of a file must have left or come, and the answer to them."""
+    return READ_SECONDS + size / SLOWEST_BYTES_PER_SECOND
 
 
-class _Buffered(io.BufferedReader):
-    """Notes on its connection when the server had sent more than the answer that was read."""
+class Watch:
+    """Waits for what a thread does, as long as it moves."""
 
-    def __init__(self, incoming: _Incoming, connection: Any) -> None:
-        super().__init__(incoming)
-        self._incoming, self._connection = incoming, connection
+    def __init__(self, seconds: float) -> None:
+        """Give the work so many seconds, until it is given more."""
+        self.lock, self.over = threading.Lock(), False
+        self._news = SimpleQueue[bool]()  # whether the work is done, or has another time
+        self._ends, self._moved = 0.0, 0
+        self.allow(seconds)
 
-    def close(self) -> None:
-        if not self.closed:
-            self._connection.bytes_left_over = self.tell() < self._incoming.tell()
-        super().close()
+    def allow(self, seconds: float) -> None:
+        """Wait for so many seconds from now on."""
+        self._ends = time.monotonic() + seconds
+        self._news.put(False)
 
+    def moved(self, count: int) -> None:
+        """Count bytes of a file: for as many as must move in READ_SECONDS the work is given as long again."""
+        self._moved += count
+        if self._moved >= SLOWEST_BYTES_PER_SECOND * READ_SECONDS:
+            self._moved = 0
+            self.allow(READ_SECONDS)
 
-class _Response(HTTPResponse):
-    """Reads past informational answers, and from a socket with a deadline."""
+    def run(self, work: Callable[[], None]) -> Exception | None:
+        """Do ``work`` in a thread, and return what it raises, or a TimeoutError where its time has ended."""
+        failed: Exception | None = None
 
-    def __init__(self, sock: socket.socket, *args: Any, connection: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp.close()
-        self._incoming = _Incoming(connection, sock)
-        self.fp = _Buffered(self._incoming, connection)
-
-    def _read_status(self) -> tuple[str, int, str]:
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 100 <= status < 200 or status == 101:  # what follows a 101 is no HTTP
-                return version, status, reason
-            http.client.parse_headers(self.fp)
-            self._incoming.restart_count()
-
-
-class _Connection:
-    """A connection with one deadline for each phase of an exchange."""
-
-    sock: Any
-    proxy: Any
-    host: str
-    port: int
-    is_closed: bool
-    close: Callable[[], None]
-    response_class: Any
-    _dns_host: str
-    socket_options: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.response_class = functools.partial(_Response, connection=self)
-        self.bytes_left_over = self.broke_off = False
-        self._used_at, self._process = 0.0, 0
-        self._ends, self._is_file = 0.0, False
-        self._sent = self._sent_in_time = 0
-
-    def seconds_left(self) -> float:
-        """Return the seconds to the deadline. Raise TimeoutError at its end."""
-        left = self._ends - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether a next request may use this connection; urllib3 asks before it does."""
-        fresh = time.monotonic() - self._used_at < IDLE_SECONDS
-        # After a fork two processes would read each other's answers.
-        unused = fresh and self._process == os.getpid() and not _held_by_tls(self.sock)
-        return unused and super().is_connected  # type: ignore[misc]
-
-    def connect(self) -> None:
-        """Connect. Raise a Failure with a CannotConnect, and nothing else."""
-        self._ends, self._process = time.monotonic() + CONNECT_SECONDS, os.getpid()
-        try:
-            super().connect()  # type: ignore[misc]
-        except Failure:
-            raise
-        except Exception as error:
-            raise _not_connected(error) from None
-
-    def request(self, method: str, url: str, body: Any = None, **kwargs: Any) -> None:
-        """Send a request. Raise a Failure with a NoAnswer, but where an early answer may be there to read."""
-        if self.is_closed:  # a failure to connect is never taken for one after it
-            self.connect()
-        self.bytes_left_over = self.broke_off = False
-        self._is_file = body is not None and not isinstance(body, bytes)
-        self._sent = 0
-        self._start_clock()
-        try:
-            super().request(method, url, body=body, **kwargs)  # type: ignore[misc]
-        except (BrokenPipeError, ConnectionResetError):
-            self.broke_off = True
-            raise  # urllib3 reads on
-        except Exception as error:
-            raise self._broken(error) from None
-
-    def send(self, data: Any) -> None:
-        """Send a part of a request; a file gets READ_SECONDS more for each share of it that went fast enough."""
-        whole = memoryview(data).cast("B")
-        for at in range(0, len(whole), _PIECE_BYTES):
-            piece = whole[at : at + _PIECE_BYTES]
-            self.sock.settimeout(self.seconds_left())
-            super().send(piece)  # type: ignore[misc]
-            self._sent += len(piece)
-            if self._is_file and self._sent - self._sent_in_time >= file_pace()[0]:
-                self._start_clock()
-
-    def getresponse(self) -> Any:
-        """Read the head of the answer. Raise a Failure with a NoAnswer or an OddAnswer."""
-        if self._is_file:
-            self._start_clock(min(self._sent, _SOCKET_BYTES) / SLOWEST_BYTES_PER_SECOND)
-        try:
-            return super().getresponse()  # type: ignore[misc]
-        except Exception as error:
-            raise self._broken(error) from None
-
-    def read(self, response: Any) -> bytes:
-        """Read the body of the answer, decoded. Raise a Failure with its status and headers."""
-        content = bytearray()
-        try:
-            for chunk in response.stream(_READ_BYTES, decode_content=True):
-                content += chunk
-                if len(content) > MAX_ANSWER_BYTES:
-                    raise _TooLarge
-        except Exception as error:
-            self.close()
-            raise self._broken(error, response.status, response.headers) from None
-        self._used_at = time.monotonic()
-        return bytes(content)
-
-    def _start_clock(self, longer: float = 0.0) -> None:
-        self._ends, self._sent_in_time = time.monotonic() + READ_SECONDS + longer, self._sent
-
-    def _broken(self, error: Exception, status: int | None = None, headers: Any = None) -> Failure:
-        """Say how an exchange came to its end after the request had begun to leave."""
-        if isinstance(error, _TooLarge):
-            return Failure(OddAnswer, TOO_LARGE, status, headers)
-        if isinstance(error, DecodeError):
-            return Failure(OddAnswer, "can't be decompressed", status, headers)
-        if time.monotonic() >= self._ends:
-            return Failure(NoAnswer, f"no complete answer within {READ_SECONDS:g} s", status, headers)
-        return Failure(NoAnswer, "the connection broke before the answer was in", status, headers)
-
-    def _new_conn(self) -> socket.socket:
-        """Connect to the first address of the host, or of the proxy, that answers, within one time for them all."""
-        try:
-            return self._first_address()
-        except OSError as error:
-            if not self.proxy:
-                raise
-            failure = _not_connected(error)
-            raise Failure(CannotConnect, f"the proxy {_shown(self.proxy)} can't be reached: {failure.why}") from None
-
-    def _first_address(self) -> socket.socket:
-        found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
-        last: OSError | None = None
-        for at, (*kind, _, address) in enumerate(found):
-            sock = None
+        def attempt() -> None:
+            nonlocal failed
             try:
-                sock = socket.socket(*kind)  # refused for IPv6 where the system has none
-                for option in self.socket_options or ():
-                    sock.setsockopt(*option)
-                # A dead address leaves its share of the time to those behind it.
-                sock.settimeout(self.seconds_left() / (len(found) - at))
-                sock.connect(address)
-                sock.settimeout(self.seconds_left())
-                return sock
-            except OSError as error:
-                if sock:
-                    sock.close()
-                last = error
-        raise last or OSError("no address")
+                work()
+            except Exception as error:
+                failed = error
+            self._news.put(True)
 
-    def _tunnel(self) -> None:
-        """Ask the proxy for a connection to the host."""
         try:
-            super()._tunnel()  # type: ignore[misc]
-        except Exception as error:
-            raise _not_tunnelled(error, self.proxy) from None
+            threading.Thread(target=attempt, daemon=True).start()
+            while not self._news.get(timeout=max(0.0, self._ends - time.monotonic())):
+                pass
+            return failed
+        except Empty:
+            return TimeoutError(f"less than {SLOWEST_BYTES_PER_SECOND / 1000:g} kB/s over {READ_SECONDS:g} s")
+        except RuntimeError as error:  # the system gives no thread
+            return error
+        finally:
+            with self.lock:
+                self.over = True
 
 
-class _PlainConnection(_Connection, HTTPConnection):  # type: ignore[misc]
-    pass
+class _Body:
+    """What a request sends, piece by piece: none of it leaves when nobody waits any longer."""
+
+    def __init__(self, content: Any, watch: Watch) -> None:
+        self._content, self._watch = content, watch
+        self.is_file = not isinstance(content, bytes)
+        self.begun = self.complete = False
+
+    def __len__(self) -> int:
+        return len(self._content)
+
+    def __iter__(self) -> Iterator[bytes]:
+        content = self._content
+        cut = (content[at : at + _PIECE_BYTES] for at in range(0, len(content), _PIECE_BYTES))
+        pieces = iter(content) if self.is_file else cut
+        while piece := self._next(pieces):
+            yield piece
+            if self.is_file:
+                self._watch.moved(len(piece))
+        self.complete = True
+        if self.is_file:
+            self._watch.allow(time_for(min(len(self), _SOCKET_BYTES)))
+
+    def _next(self, pieces: Iterator[bytes]) -> bytes:
+        with self._watch.lock:  # what is left behind must not read the file that the next try reads
+            if self._watch.over:
+                raise TimeoutError
+            if not self.begun:
+                self.begun = True
+                self._watch.allow(READ_SECONDS)
+            return next(pieces, b"")
 
 
-class _TlsConnection(_Connection, HTTPSConnection):  # type: ignore[misc]
-    def _connect_tls_proxy(self, hostname: str, sock: Any) -> Any:
-        """Connect to a proxy by TLS. What urllib3 reads within it, it reads in many steps, each in the whole time."""
-        outer: Any = super()._connect_tls_proxy(hostname, sock)
-
-        def in_time(use: Callable[..., Any]) -> Callable[..., Any]:
-            def used(*arguments: Any) -> Any:
-                outer.settimeout(self.seconds_left())
-                return use(*arguments)
-
-            return used
-
-        outer.recv, outer.sendall = in_time(outer.recv), in_time(outer.sendall)
-        return outer
-
-
-class _Adapter(HTTPAdapter):
-    """Makes our connections, straight or through a proxy. urllib3 repeats nothing by itself."""
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        pool.ConnectionCls = _TlsConnection if pool.scheme == "https" else _PlainConnection
-        return pool
-
-    def build_response(self, _: Any, response: Any) -> Any:
-        """Return urllib3's own response: a requests.Response keeps cookies, and guesses encodings."""
-        return response
-
-
-_adapter = _Adapter()
+# Knows which proxies and certificates are set, as for everything that uses requests.
+_environment = requests.Session()
+# What nobody uses: for which origin, the adapter with its one connection, since when, and in which process, as after a
+# fork two would read each other's answers. Several threads append and pop.
+_idle: list[tuple[object, HTTPAdapter, float, int]] = []
 
 
 def exchange(method: str, url: str, headers: dict[str, str], body: Any = None) -> Reply:
     """Send one request and read its whole answer, whatever its status. Raise Failure.
 
-    ``body`` is bytes, or a file as an iterable of bytes that has a length. Whoever reads the reply must ``settle`` it.
+    ``body`` is bytes, or a file as an iterable of bytes that has a length. Whoever reads the reply may ``settle`` it.
     """
-    # A proxy could read the key in plain http, which goes no further than this machine.
-    proxies = get_environ_proxies(url) if url.startswith("https:") else {}
-    _check_proxy(select_proxy(url, proxies))
-    try:
-        response: Any = _adapter.send(
-            # Neither this nor the adapter looks for a netrc, keeps a cookie or follows a redirect: a Session would.
-            requests.Request(method, url, headers, data=body).prepare(),
-            stream=True,
-            timeout=(CONNECT_SECONDS, READ_SECONDS),
-            verify=os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True,
-            proxies=proxies,
-        )
-    except requests.RequestException as error:
-        raise Failure(CannotConnect, f"no connection ({type(error).__name__})") from None
-    except OSError:  # what requests raises before it connects, and only for this
-        raise Failure(NotTrusted, "the file of trusted certificates can't be read") from None
-    # At the end of the body urllib3 would give the connection to others before anybody has looked at the answer.
-    connection, pool, response._pool = response.connection, response._pool, None
-    if connection.broke_off and response.status < 300:  # only a refusal can do without the rest
-        connection.close()
-        raise Failure(NoAnswer, "the connection broke before the whole request was sent")
-    return Reply(response.status, response.headers, connection.read(response), connection, pool)
+    settings: Any = {"stream": True}
+    if url.startswith("https:"):  # a proxy could read the key in plain http, which goes no further than this machine
+        settings = _environment.merge_environment_settings(url, {}, True, None, None)
+    proxy = _proxy_name(settings.get("proxies", {}))
+    origin = urlsplit(url)[:2], settings
+    adapter = _adapter(origin)
+    watch = Watch(CONNECT_SECONDS if body else READ_SECONDS)
+    sent = _Body(body, watch) if body else None
+    # No read is the first to give up: whoever waits for all of them is.
+    patience = time_for(_SOCKET_BYTES)
+    # For each address, step of TLS and write; a dead address leaves time for a live one behind it.
+    connecting = patience if sent and sent.is_file else CONNECT_SECONDS / 2
+    response: Any = None
+    content = bytearray()
+
+    def talk() -> None:
+        nonlocal response
+        # Neither this nor the adapter looks for a netrc, keeps a cookie or follows a redirect: a Session would.
+        request = requests.Request(method, url, headers, data=sent).prepare()
+        with adapter.send(request, timeout=(connecting, patience), **settings) as response:
+            if sent and not sent.complete and response.status_code < 300:  # only a refusal can do without the rest
+                raise Failure(NoAnswer, "the connection broke before the whole request was sent")
+            for piece in response.iter_content(_PIECE_BYTES):
+                content.extend(piece)
+                if len(content) > MAX_ANSWER_BYTES:
+                    raise Failure(OddAnswer, TOO_LARGE, response)
+
+    if error := watch.run(talk):
+        with suppress(AttributeError, OSError, RuntimeError, ValueError):  # there is none, or nothing of it to come
+            response.raw.shutdown()
+        has_left = response is not None or (sent.begun if sent else _may_have_left(error))
+        raise _broken(error, response) if has_left else _not_connected(error, proxy)
+    keep = functools.partial(_idle.append, (origin, adapter, time.monotonic(), os.getpid()))
+    return Reply(response, bytes(content), keep)
 
 
-def _held_by_tls(sock: Any) -> int:
-    """Count the bytes that have come and that nobody can see waiting, as they are in TLS's own memory."""
-    if isinstance(sock, SSLTransport):  # within the TLS of a proxy
-        return sock.sslobj.pending() + sock.incoming.pending + _held_by_tls(sock.socket)
-    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+def _adapter(origin: object) -> HTTPAdapter:
+    """Return the adapter that was last in use, where its connection is to this origin and fresh; else a new one."""
+    with suppress(IndexError):
+        while True:  # what is of no use now is dropped, so that nothing stays open for long
+            to, adapter, since, process = _idle.pop()
+            if to == origin and process == os.getpid() and time.monotonic() - since < IDLE_SECONDS:
+                return adapter
+    return HTTPAdapter(pool_connections=1, pool_maxsize=1)
 
 
-def _not_connected(error: Exception) -> Failure:
-    """Say why there is no connection, by the exception that the socket or TLS raised."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__context__
+
+
+def _may_have_left(error: Exception) -> bool:
+    """Tell of a request without a body whether it may have left, which only the exceptions can say."""
+    before = (requests.Timeout, ProxyError, SSLError, NewConnectionError)
+    return type(error) is not OSError and not any(isinstance(each, before) for each in _causes(error))
+
+
+def _broken(error: Exception, response: requests.Response | None) -> Failure:
+    """Say what kept the whole answer from coming after the request had begun to leave."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, ContentDecodingError):
+        return Failure(OddAnswer, "can't be decompressed", response)
+    if isinstance(error, TimeoutError):
+        return Failure(NoAnswer, f"no complete answer within {READ_SECONDS:g} s", response)
+    return Failure(NoAnswer, "the connection broke before the answer was in", response)
+
+
+def _not_connected(error: Exception, proxy: str) -> Failure:
+    """Say why there is no connection, by what the socket, TLS or the proxy said."""
+    refused = re.search(r"Tunnel connection failed: (\d{3})", str(error))
+    if refused and refused[1] == "407":
+        return Failure(BadProxy, f"the proxy {proxy} wants a user name and password, or others (407)")
+    if refused:
+        return Failure(CannotConnect, f"the proxy {proxy} did not connect ({refused[1]})")
+    causes = list(_causes(error))
+    if type(error) is OSError or any(getattr(each, "library", "") == "X509" for each in causes):
+        return Failure(NotTrusted, "the file of trusted certificates can't be read")
+    through = f" (proxy {proxy})" if proxy else ""
     for kind, problem, why in (
-        (ssl.SSLCertVerificationError, NotTrusted, "the server's certificate is not trusted"),
+        (ssl.SSLCertVerificationError, NotTrusted, "the server's certificate is not trusted: {0.verify_message}"),
         (ssl.SSLError, CannotConnect, "no secure connection (TLS) came about"),
         (socket.gaierror, CannotConnect, "the host name was not found"),
         (ConnectionRefusedError, CannotConnect, "the connection was refused"),
-        (TimeoutError, CannotConnect, f"no connection within {CONNECT_SECONDS:g} s"),
-        (CertificatesNotRead, NotTrusted, "the file of trusted certificates can't be read"),
+        (TimeoutError, CannotConnect, "no connection in time"),
     ):
-        if isinstance(error, kind):
-            return Failure(problem, why)
-    return Failure(CannotConnect, f"no connection ({type(error).__name__})")
+        if found := next((each for each in causes if isinstance(each, kind)), None):
+            return Failure(problem, why.format(found).rstrip(".") + through)
+    return Failure(CannotConnect, f"no connection ({type(error).__name__}){through}")
 
 
-def _check_proxy(proxy: str | None) -> None:
-    """Raise a Failure for a proxy that can't be one."""
+def _proxy_name(proxies: Mapping[str, str]) -> str:
+    """Name the proxy that is set, without its user name and password. Raise a Failure for what can't be one."""
+    proxy = proxies.get("https") or proxies.get("all")
     if not proxy:
-        return
+        return ""
     try:
-        address = parse_url(prepend_scheme_if_needed(proxy, "http"))  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError):
+        address = parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
         raise Failure(BadProxy, "the proxy's address is malformed (scheme, host or port)") from None
-    if address.scheme not in ("http", "https"):
-        raise Failure(BadProxy, f"the proxy {_shown(address)} has the scheme {address.scheme}, not http or https")
-    if not address.host:
+    name = address.netloc
+    if not name:
         raise Failure(BadProxy, "the proxy's address has no host")
-    try:
-        "".join(get_auth_from_url(proxy)).encode("latin-1")
-    except UnicodeError:
-        why = f"the user name or password for the proxy {_shown(address)} has a letter that can't be sent (Latin-1)"
-        raise Failure(BadProxy, why) from None
-
-
-def _not_tunnelled(error: Exception, proxy: Any) -> Failure:
-    """Say what a proxy did instead of connecting."""
-    status = re.match(r"Tunnel connection failed: (\d{3})", str(error))
-    if status and status[1] == "407":
-        return Failure(BadProxy, f"the proxy {_shown(proxy)} wants a user name and password, or others (407)")
-    if isinstance(error, TimeoutError):
-        return Failure(CannotConnect, f"the proxy {_shown(proxy)} did not connect within {CONNECT_SECONDS:g} s")
-    return Failure(CannotConnect, f"the proxy {_shown(proxy)} did not connect{f' ({status[1]})' if status else ''}")
-
-
-def _shown(proxy: Any) -> str:
-    """Name a proxy without its user name and password."""
-    return f"{proxy.host}:{proxy.port}" if proxy.port else str(proxy.host)
+    if address.scheme not in ("http", "https"):
+        raise Failure(BadProxy, f"the proxy {name} has the scheme {address.scheme}, not http or https")
+    if any(letter > "\xff" for letter in unquote(address.auth or "")):
+        why = f"the user name or password for the proxy {name} has a letter that can't be sent (Latin-1)"
+        raise Failure(BadProxy, why)
+    return name
