@@ -113,7 +113,7 @@ def checked(job: Job) -> Iterator[str]:
     right = f"{told['left']} to import in about {told['requests']} requests"
     yield f"  {told['rows']} rows: {right}, {told['refused']} refused"
     yield f"  {told['threads']} conversations of {told['customers']} customers, {told['first']} to {told['last']}"
-    yield from (f"  row {each['row']}: {each['path']} {each['title']}" for each in told["problems"])
+    yield from (f"  row {each['example']}: {each['path']} {each['title']}" for each in told["reasons"])
 
 
 def last_lines(kustomer: Kustomer, most: int = 3) -> Iterator[str]:

@@ -60,7 +60,7 @@ def flow_schema(main: Any) -> dict[str, Any]:
 def import_schema() -> dict[str, Any]:
     """Return the form of the flow import_history: that of its step, but for what the flow says, and its workers."""
     found = flow_schema(importlib.import_module("f.kustomer.import_messages").main)
-    for name in ("content", "name", "check", "part", "parts"):
+    for name in ("content", "name", "check", "part"):
         found["order"].remove(name)
         del found["properties"][name]
     del found["properties"]["file"]["showExpr"]  # there is nothing else to give

@@ -42,7 +42,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             {
                 "parts": [
                     {"rows": 300, "created": 297, "already": 3, "refused": 0, "unknown": 0, "left": 0}
-                    | {"problems": [], "remarks": [], "refused_rows": None, "again": False}
+                    | {"reasons": [], "remarks": [], "refused_rows": None, "again": False}
                 ]
             }
         ],
@@ -55,7 +55,7 @@ TIMEOUT = 900
 # What fits on a screen; a history may have hundreds of each.
 TIMELINES = 3
 LINES = 10  # of a timeline
-PROBLEMS = 5
+REASONS = 5
 REFUSED = 3
 
 
@@ -177,11 +177,11 @@ def show_job(job: Job) -> None:
         show(failure(job), "Error")
         return
     result = job.result
-    problems = result.get("problems", [])
-    shown = {**result, "problems": problems[:PROBLEMS]} if problems else result
+    reasons = result.get("reasons", [])
+    shown = {**result, "reasons": reasons[:REASONS]} if reasons else result
     show(as_json(shown), "Answer")
-    if len(problems) > PROBLEMS:
-        show([f"And {len(problems) - PROBLEMS:,} more problems."])
+    if len(reasons) > REASONS:
+        show([f"And {len(reasons) - REASONS:,} more reasons."])
     if "md" in result:
         show(result["md"].splitlines(), "As Windmill shows it")
 

@@ -47,7 +47,7 @@ STEPS: dict[str, tuple[list[Need], list[Need]]] = {
     "create_message": ([RECORD], [LOOK]),
     "find_conversation": ([THREAD], [OPEN]),
     "find_customer": ([FIND], [ADD]),
-    "import_messages": ([FIND, ADD, THREAD, OPEN, RECORD, LOOK, JOBS], [DATES]),
+    "import_messages": ([FIND, ADD, THREAD, OPEN, RECORD, LOOK, JOBS, DATES], []),
     "import_report": ([], []),
     "record_message": ([FIND, ADD, THREAD, OPEN, RECORD], [LOOK]),
     "upload_attachment": ([UPLOAD], []),

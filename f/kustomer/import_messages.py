@@ -6,34 +6,36 @@ nothing to anybody. The calls are those of https://developer.kustomer.com/docs/g
 
 import hashlib
 import json
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections import Counter
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
-from f.kustomer.check_connection import DATES
-from f.kustomer.check_connection import main as check_key
 from f.kustomer.history.file import WrongFile, records
-from f.kustomer.history.jobs import Jobs
-from f.kustomer.history.notes import Notes
-from f.kustomer.history.pace import SMALLEST_LIMIT, Pace, clock
-from f.kustomer.history.plan import Plan, requests_for, work
+from f.kustomer.history.jobs import SMALLEST_LIMIT, BulkJobs, Pace, clock
+from f.kustomer.history.notes import Notes, beside
+from f.kustomer.history.plan import Plan, parts_of
 from f.kustomer.history.rows import Columns, Options, as_json, row_of, unused_columns, wrong_columns
-from f.kustomer.history.threads import Import
+from f.kustomer.history.threads import Part
 from f.kustomer.shared.advice import invalid
 from f.kustomer.shared.client import log, start
 from f.kustomer.shared.errors import AccessDenied, InvalidInput, KustomerError, RecordKind
-from f.kustomer.shared.inputs import Field, Number, kustomer, unless_blank
-from f.kustomer.shared.storage import read
+from f.kustomer.shared.inputs import Field, Number, Problem, kustomer, unless_blank
 from f.kustomer.upload_attachment import S3Object, decoded, not_base64, s3_object
 
-# More of them nobody reads, and a result has its limits; all refused rows stand in a file of their own.
-MAX_PROBLEMS = 1_000
 KEEP = 0.5
+# Nobody reads more names of columns that are left aside.
+MOST_NAMES = 50
+FRESH_IS_OFF = "Another import was here before, as the notes beside the file say, so that fresh is off."
 # Where the file of refused rows says why; when it is imported again, what is called so is left aside.
 WHY = "_refused"
+
+
+def _whole(number: float) -> str | None:
+    return None if number == int(number) else "must be a whole number"
 
 
 class History:
@@ -80,6 +82,7 @@ class History:
         "look at these timelines in Kustomer; then leave it empty: what is there already is left as it is.",
         example=100,
         ge=1,
+        check=_whole,
     )
     columns: Columns = Field(
         "Which of the file's columns is which. Left empty, the file's columns must be called like the fields here.",
@@ -92,9 +95,11 @@ class History:
         "The direction of rows that don't say it. in: from the customer to you. out: from you to the customer."
     )
     part: int = Field(
-        "Which part of the file this run imports, counted from 0, where several share it.", example=0, ge=0
+        "Which part of the file this run imports, counted from 0. Left empty: all of them, one after the other.",
+        example=0,
+        ge=0,
+        check=_whole,
     )
-    parts: int = Field("Into how many parts the file is cut.", example=1, ge=1)
     keep: Number = Field(
         "The share of your organisation's requests a minute that is left to your agents and everything else. Left "
         "empty: 0.5, which is half of them.",
@@ -126,154 +131,156 @@ class History:
             return (
                 "must not be fresh with a content: only beside a file in the object storage is noted what was recorded"
             )
-        part, parts = given.get("part", 0), given.get("parts", 1)
-        if isinstance(part, Number) and isinstance(parts, Number) and part >= parts:
-            return "must have a part below parts: they are counted from 0"
-        return None
+        return "must not have a limit with a part other than 0" if "limit" in given and given.get("part") else None
 
 
 IMPORT = RecordKind("import", not_sent_text="This run recorded nothing.", done_verb="done")
 STEP = "f/kustomer/import_messages"
-DATES_ROLE = DATES.roles[0]
-
-
-class Key(NamedTuple):
-    """What a key may do: whether it may set dates, and in which organisation, with how many requests a minute."""
-
-    dates: bool
-    organisation: str
-    limit: int
 
 
 def main(auth: kustomer, body: "History") -> dict[str, Any]:
     """Import a file of old messages, or one part of it; what is recorded already is left as it is.
 
     Return ``{"rows", "created", "already", "refused", "unknown", "left", "customers", "conversations", "requests",
-    "seconds", "problems", "remarks", "again", "refused_rows"}``. ``rows`` is the sum of the five after it: ``left`` is
-    for a later run, ``unknown`` may be recorded or not. ``problems`` are ``{"row", "path", "title"}``; ``again`` is
-    true when running this again goes on where it ended; ``refused_rows`` is where refused rows were written, or
-    None. With ``check`` it counts the whole file, ``requests`` are those that it will take, and there are
-    ``threads``, ``work`` (``{"part", "parts"}`` for each job), ``first`` and ``last`` (dates) and ``hours`` besides.
-    Raise the KustomerErrors of f.kustomer.shared.errors.
+    "seconds", "reasons", "other_customers", "remarks", "again", "refused_rows"}``. ``rows`` is the sum of the five
+    after it: ``left`` is for a later run, ``unknown`` may be recorded or not. ``reasons`` are ``{"rows", "example",
+    "path", "title"}``: of how many rows it is told, and the first of them; ``other_customers`` is ``{"threads",
+    "rows"}``: threads in which rows name somebody else than the thread's customer, and examples; ``again`` is true when
+    running this again goes on where it ended; ``refused_rows`` is where refused rows were written, or None. With
+    ``check`` it counts the whole file, ``requests`` are those that it will take, and there are ``threads``, ``work``
+    (``{"part"}`` for each job), ``first`` and ``last`` (dates) and ``hours`` besides. Raise the KustomerErrors of
+    f.kustomer.shared.errors.
     """
     started = clock.now()
     given = start(auth, IMPORT, body, History).body
-    with _opened(given) as file, closing(_plan(given)) as plan:
-        unused = _read_rows(given, file, plan)
-        key = _key(auth)
-        remarks = _remarks(given, key, unused)
+    with _opened(given) as file, closing(_plan(given, file)) as plan:
+        remarks = _read_rows(given, file, plan)
+        organisation, limit = _key(auth)
         if given.get("check"):
-            return _result(plan, started, remarks) | _checked(plan, given, key)
-        return _imported(auth, given, file, plan, key, remarks, started)
+            result = _result(plan, remarks) | _checked(plan, given, limit)
+        else:
+            result = _imported(auth, given, file, plan, organisation, remarks, started)
+    return {**result, "seconds": round(clock.now() - started, 1)}
 
 
 def _opened(given: dict[str, Any]) -> BinaryIO:
-    return read(given["file"]) if "file" in given else BytesIO(decoded(given["content"]))
+    if "content" in given:
+        return BytesIO(decoded(given["content"]))
+    from f.kustomer.shared.storage import read
+
+    return read(given["file"])
 
 
 def _name(given: dict[str, Any]) -> str:
     return str(given["file"].get("filename") or given["file"]["s3"] if "file" in given else given.get("name", ""))
 
 
-def _plan(given: dict[str, Any]) -> Plan:
-    return Plan(with_data=False) if given.get("check") else Plan(given.get("part", 0), given.get("parts", 1))
+def _wrong_file(given: dict[str, Any], error: WrongFile) -> InvalidInput:
+    path = "body.file" if "file" in given else "body.content"
+    reason = {"code": "wrong_file", "title": str(error), "detail": None, "path": path}
+    return InvalidInput(f"This run sent nothing. {error}", outcome="not_sent", errors=[reason])
+
+
+def _plan(given: dict[str, Any], file: BinaryIO) -> Plan:
+    """Return the plan of what is imported, which is yet to be filled. Raise InvalidInput."""
+    if given.get("check") or "part" not in given:
+        return Plan(with_data=not given.get("check"))
+    try:
+        parts = parts_of(sum(1 for _ in records(file, _name(given))))
+    except WrongFile as error:
+        raise _wrong_file(given, error) from None
+    if given["part"] >= parts:
+        raise invalid([("body.part", f"must be less than {parts}: the file has so many parts, counted from 0")])
+    return Plan(int(given["part"]), parts)
 
 
 def _read_rows(given: dict[str, Any], file: BinaryIO, plan: Plan) -> list[str]:
-    """Read the file into the plan, and return the columns that are left aside. Raise InvalidInput."""
+    """Read the file into the plan, and return what is to be remarked on it. Raise InvalidInput."""
+    columns = given.get("columns")
     try:
-        found = records(file, _name(given))
-        columns, header = given.get("columns"), found.columns
-        if problems := wrong_columns(columns, header):
-            raise invalid([(f"body.{path}", what) for path, what in problems])
-        options = _options(given, header)
-        for record in found:
+        rows = records(file, _name(given))
+        if problems := wrong_columns(columns, rows.columns):
+            raise invalid(_first_row(given, rows.odd_header) + [(f"body.{path}", what) for path, what in problems])
+        options = _options(given, rows.columns)
+        names = dict.fromkeys(rows.columns or [])
+        for record in rows:
             if record.value and record.value.pop(WHY, None) is not None:
                 given.pop("fresh", None)  # of its thread, the import that refused it has likely recorded the rest
+            if columns and record.value and rows.columns is None and len(names) < MOST_NAMES:
+                names |= dict.fromkeys(record.value)
             plan.add(record.row, row_of(record, options))
     except WrongFile as error:
-        path = "body.file" if "file" in given else "body.content"
-        reason = {"code": "wrong_file", "title": str(error), "detail": None, "path": path}
-        raise InvalidInput(f"This run sent nothing. {error}", outcome="not_sent", errors=[reason]) from None
-    plan.choose(given.get("limit"))
-    return unused_columns(columns, header or [])
+        raise _wrong_file(given, error) from None
+    plan.choose(int(given["limit"]) if "limit" in given else None)
+    remarks = []
+    if "content" in given:
+        remarks.append(
+            "Nothing can be noted beside a file that was dropped: if this job is killed while Kustomer carries out a "
+            "bulk job, the next run may record that one's messages, 100 at most, a second time."
+        )
+    if unused := unused_columns(columns, list(names)):
+        remarks.append(f"Columns of the file that are left aside: {', '.join(unused[:MOST_NAMES])}.")
+    return remarks
+
+
+def _first_row(given: dict[str, Any], odd: str) -> list[Problem]:
+    return [("body.file" if "file" in given else "body.content", odd)] if odd else []
 
 
 def _options(given: dict[str, Any], header: list[str] | None) -> Options:
     return Options(given["app"], given.get("channel", ""), given.get("direction", ""), given.get("columns"), header)
 
 
-def _key(auth: kustomer) -> Key:
-    """Ask Kustomer what the key may do. Raise AccessDenied with all roles that it lacks."""
-    told = check_key(auth)
-    organisation = str(told["organisation"]["id"] or told["host"])
-    limit = told["limit"]["requests"] or SMALLEST_LIMIT
-    if told["steps"] is None:
-        return Key(False, organisation, limit)
-    lacking = next(each["missing"] for each in told["steps"] if each["step"] == STEP)
-    if needed := [each for each in lacking if each["role"] != DATES_ROLE]:
-        raise _denied(needed)
-    return Key(not lacking, organisation, limit)
+def _key(auth: kustomer) -> tuple[str, int]:
+    """Ask Kustomer whose the key is: return the organisation, and how many requests a minute it may send.
 
+    Raise AccessDenied with all roles that the key lacks.
+    """
+    from f.kustomer.check_connection import main as check_key
 
-def _denied(needed: list[dict[str, str]]) -> AccessDenied:
-    listed = ", ".join(f"{each['role']} (to {each['use']})" for each in needed)
-    return AccessDenied(
-        f"The key lacks roles that the import needs: {listed}. This run recorded nothing. Roles can't be changed: "
-        "make a new key with all of them.",
-        outcome="not_sent",
-        errors=[
-            {"code": "missing_role", "title": each["role"], "detail": each["use"], "path": None} for each in needed
-        ],
-    )
-
-
-def _remarks(given: dict[str, Any], key: Key, unused: list[str]) -> list[str]:
-    found = []
-    if not key.dates:
-        found.append(
-            "The key lacks the role org.admin, so that Kustomer dates these records by their import; when a message "
-            "was really sent stands in its sentAt only."
+    answer = check_key(auth)
+    if lacking := [need for each in answer["steps"] or [] if each["step"] == STEP for need in each["missing"]]:
+        listed = ", ".join(f"{each['role']} (to {each['use']})" for each in lacking)
+        raise AccessDenied(
+            f"The key lacks roles that the import needs: {listed}. This run recorded nothing. Roles can't be changed: "
+            "make a new key with all of them.",
+            outcome="not_sent",
+            errors=[
+                {"code": "missing_role", "title": each["role"], "detail": each["use"], "path": None} for each in lacking
+            ],
         )
-    if "content" in given:
-        found.append(
-            "Nothing can be noted beside a file that was dropped: if this job is killed while Kustomer carries out a "
-            "bulk job, the next run may record that one's messages, 100 at most, a second time."
-        )
-    if unused:
-        found.append(f"Columns of the file that are left aside: {', '.join(unused)}.")
-    return found
+    return str(answer["organisation"]["id"] or answer["host"]), answer["limit"]["requests"] or SMALLEST_LIMIT
 
 
-def _result(plan: Plan, started: float, remarks: list[str]) -> dict[str, Any]:
+def _result(plan: Plan, remarks: list[str]) -> dict[str, Any]:
     """Return what came of it so far, by the plan."""
     return {
         "rows": plan.rows,
-        **dict(plan.counts().items()),
+        **{str(status): number for status, number in plan.counts().items()},
         "customers": 0,
         "conversations": 0,
         "requests": 1,
-        "seconds": round(clock.now() - started, 1),
-        "problems": plan.problems(MAX_PROBLEMS),
+        "reasons": plan.reasons(),
+        "other_customers": plan.other_customers(),
         "remarks": remarks,
         "again": False,
         "refused_rows": None,
     }
 
 
-def _checked(plan: Plan, given: dict[str, Any], key: Key) -> dict[str, Any]:
+def _checked(plan: Plan, given: dict[str, Any], limit: int) -> dict[str, Any]:
     """Return what an import will be like."""
-    totals = plan.totals(in_turn=not key.dates)
-    requests = requests_for(totals, given.get("fresh", False))
+    forecast = plan.forecast(given.get("fresh", False))
+    parts = 1 if "limit" in given else plan.parts
     return {
-        "threads": totals.threads,
-        "customers": totals.customers,
-        "conversations": totals.threads,
-        "work": work(plan.chosen),
-        "first": _date(totals.first),
-        "last": _date(totals.last),
-        "requests": requests,
-        "hours": round(requests / (key.limit * (1 - given.get("keep", KEEP))) / 60, 2),
+        "threads": forecast.threads,
+        "customers": forecast.customers,
+        "conversations": forecast.threads,
+        "work": [{"part": part} for part in range(parts)],
+        "first": _date(forecast.first),
+        "last": _date(forecast.last),
+        "requests": forecast.requests,
+        "hours": round(forecast.requests / (limit * (1 - given.get("keep", KEEP))) / 60, 2),
     }
 
 
@@ -286,58 +293,77 @@ def _imported(
     given: dict[str, Any],
     file: BinaryIO,
     plan: Plan,
-    key: Key,
+    organisation: str,
     remarks: list[str],
     started: float,
 ) -> dict[str, Any]:
-    notes = Notes(given.get("file"), _about(given, file, key), given.get("part", 0))
-    notes.load()
-    notes.begin(given.get("parts", 1), plan.all_threads() if "limit" in given else None)
     progress = Progress(plan, started)
-    seconds = given["seconds"] - (clock.now() - started) if "seconds" in given else None
-    pace = Pace(given.get("keep", KEEP), seconds, progress.show)
-    done = Import(plan, Jobs(auth, pace, notes), dates=key.dates, fresh=given.get("fresh", False))
-    done.run()
-    progress.show(pace.remaining)
-    if done.stopped:
-        remarks = [*remarks, f"The import ended before its end: {done.stopped}"]
+    identity = _identity(given, file)
+    numbers, again = Counter(requests=1), False
+    parts = [int(given["part"])] if "part" in given else [0] if "limit" in given else list(range(plan.parts))
+    for part in parts:
+        notes = Notes(given.get("file"), identity, organisation, part, plan.parts)
+
+        def tick(remaining: int | None, notes: Notes = notes) -> None:
+            progress.show(remaining)
+            notes.sign()
+
+        seconds = given["seconds"] - (clock.now() - started) if "seconds" in given else None
+        jobs = BulkJobs(auth, plan, Pace(given.get("keep", KEEP), seconds, tick), notes)
+        one = Part(plan, jobs, part, given.get("fresh", False))
+        try:
+            one.run()
+        except KustomerError as error:  # it could not begin
+            if part == parts[0]:
+                raise
+            one.stopped = str(error)
+        progress.show(jobs.pace.remaining)
+        numbers.update(requests=jobs.requests, customers=one.customers, conversations=one.conversations)
+        if given.get("fresh") and notes.others and FRESH_IS_OFF not in remarks:
+            remarks = [*remarks, FRESH_IS_OFF]
+        if one.stopped:
+            remarks, again = [*remarks, f"The import ended before its end: {one.stopped}"], one.comes_on
+            break
     refused_rows = None
     try:
-        refused_rows = notes.write_refused(_refused_lines(given, file, plan))
+        refused_rows = _write_refused(given, file, plan)
     except KustomerError as error:  # what is recorded is to be told all the same
         remarks = [*remarks, f"The refused rows were not written beside the file: {error}"]
-    return _result(plan, started, remarks) | {
-        "customers": done.customers,
-        "conversations": done.conversations,
-        "requests": 1 + done.requests,
-        "again": bool(done.stopped) and done.comes_on,
-        "refused_rows": refused_rows,
-    }
+    return _result(plan, remarks) | numbers | {"again": again, "refused_rows": refused_rows}
 
 
-def _about(given: dict[str, Any], file: BinaryIO, key: Key) -> dict[str, Any]:
-    """Return what makes an import this one: whatever changes what is recorded, where, or in which order."""
-    if "file" not in given:
-        return {}
+def _identity(given: dict[str, Any], file: BinaryIO) -> str:
+    """Return what makes an import this one: the file's content, and what changes what is recorded of it."""
     file.seek(0)
-    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type] # BinaryIO lacks readinto there
-    names = ("app", "columns", "channel", "direction", "limit", "parts")
-    content = {"size": file.tell(), "sha256": digest.hexdigest()}
-    return {**content, "organisation": key.organisation, **{name: given.get(name) for name in names}}
+    content = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type] # BinaryIO lacks readinto there
+    about = [content, *(given.get(name) for name in ("app", "columns", "channel", "direction"))]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
-def _refused_lines(given: dict[str, Any], file: BinaryIO, plan: Plan) -> Iterator[str]:
-    """Return the refused rows as lines of JSON, each with why: fit to be corrected and imported again."""
-    wanted = plan.refused()
-    if "file" not in given or not wanted:
-        return
-    found = records(file, _name(given))
-    options = _options(given, found.columns)
-    for record in found:
-        if record.row in wanted:
-            why = "; ".join(f"{each['path']} {each['title']}".strip() for each in plan.problems_of(record.row))
-            row = as_json(record.value or {}, options)
-            yield json.dumps({**row, WHY: f"row {record.row}: {why}"}, ensure_ascii=False)
+def _write_refused(given: dict[str, Any], file: BinaryIO, plan: Plan) -> str | None:
+    """Write the refused rows beside the file as lines of JSON, each with why, and return where.
+
+    They are fit to be corrected and imported again. Each run has a file of its own, as an earlier one may be corrected.
+    """
+    refused = plan.refused()
+    row, why = next(refused, (0, ""))
+    if "file" not in given or not row:
+        return None
+    from f.kustomer.shared.storage import write
+
+    rows = records(file, _name(given))
+    options = _options(given, rows.columns)
+    with tempfile.TemporaryFile() as lines:
+        for record in rows:
+            if record.row == row:
+                told = {**as_json(record.value or {}, options), WHY: f"row {row}: {why}"}
+                lines.write(json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+                row, why = next(refused, (0, ""))
+        lines.seek(0)
+        now = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}"[:-3]
+        place = beside(given["file"], f"refused-{given.get('part', 0):04.0f}-{now}Z.ndjson")
+        write(place, lines)
+    return str(place["s3"])
 
 
 class Progress:

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any
 
 from f.kustomer.shared.advice import invalid
+from f.kustomer.shared.client import dig
 from f.kustomer.shared.inputs import Field, check
 
 # Nobody reads more, and a result has its limits.
@@ -19,17 +20,23 @@ STATUSES = {
     "created": "recorded by this import",
     "already": "were there already",
     "refused": "refused",
-    "unknown": "may be recorded or not",
+    "unknown": "may be recorded or not: the next run looks",
     "left": "left for a later run",
 }
 
 Result = dict[str, Any]
 
 
+def _no_rows(result: dict[str, Any]) -> str | None:
+    return None if type(result.get("rows")) is int else "must be what import_messages has returned, with its rows"
+
+
 class Results:
     """What the jobs of an import have returned: all rounds of them to report on, or one, to see if another follows."""
 
-    check: dict[str, Any] = Field("What import_messages has returned with check on.", example={"rows": 300})
+    check: dict[str, Any] = Field(
+        "What import_messages has returned with check on.", example={"rows": 300}, check=_no_rows
+    )
     rounds: list[dict[str, Any]] = Field(
         "What this step has returned for each round.", example=[{"parts": [{"rows": 300, "created": 300}]}]
     )
@@ -43,7 +50,12 @@ class Results:
         """Return what is wrong where it is not plain what to report on, or None."""
         if ("rounds" in results) == ("parts" in results):
             return "must have either rounds, with a check, or parts"
-        return None if "parts" in results or "check" in results else "must have a check beside rounds"
+        if "parts" in results:
+            return None
+        rounds = results["rounds"] if isinstance(results["rounds"], list) else []
+        parts = [dig(each, "parts") for each in rounds]
+        right = all(isinstance(each, list) and all(isinstance(one, dict) for one in each) for each in parts)
+        return None if right and "check" in results else "must have rounds of parts, and a check beside them"
 
 
 class ImportIncomplete(Exception):
@@ -68,18 +80,16 @@ def main(body: "Results") -> dict[str, Any]:
         raise invalid(problems)
     if "parts" in given:
         return {"finished": not any(part.get("again") for part in given["parts"]), "parts": given["parts"]}
-    return _reported(given["check"].get("rows", 0), [each.get("parts", []) for each in given["rounds"]])
-
-
-def _reported(rows: int, rounds: list[list[Result]]) -> dict[str, str]:
+    parts = [list(runs) for runs in zip(*(each["parts"] for each in given["rounds"]), strict=False)]
     counts, results, errors = Counter[str](), [], []
-    for runs in zip(*rounds, strict=True):
-        found = [run for run in runs if "rows" in run]
-        errors += [] if runs[-1] in found else [runs[-1].get("error") or {}]
-        results += found[-1:]
-        counts += _counted(found)
-    # What a part that has failed would have counted is known from the check only.
-    counts["left"] += max(rows - sum(counts.values()), 0)
+    for runs in parts:
+        ended = [run for run in runs if "rows" in run]
+        counts += _counted(ended)
+        results += ended[-1:]
+        errors += [] if "rows" in runs[-1] else [runs[-1].get("error") or {}]
+    # Of what a part that was killed has recorded nobody has told.
+    rest = max(given["check"]["rows"] - sum(counts.values()), 0)
+    counts["unknown" if errors else "left"] += rest
     report = _report(counts, results, errors)
     if counts["refused"] or counts["unknown"] or counts["left"]:
         raise ImportIncomplete(report, counts)
@@ -87,7 +97,7 @@ def _reported(rows: int, rounds: list[list[Result]]) -> dict[str, str]:
 
 
 def _counted(runs: list[Result]) -> Counter[str]:
-    """Add up the runs of one part: what an earlier one has recorded, a later one has found, or did not look for."""
+    """Add up the runs of one part: what an earlier one has recorded, a later one has seen, or did not look for."""
     if not runs:
         return Counter()
     counts = Counter({status: runs[-1].get(status, 0) for status in STATUSES})
@@ -110,29 +120,46 @@ def _report(counts: Counter[str], results: list[Result], errors: list[Result]) -
         "| ---: | --- |",
     ]
     lines += [f"| {counts[status]:,} | {text} |" for status, text in STATUSES.items() if counts[status]]
-    lines += _reasons(results)
-    lines += _errors(errors)
-    remarks = dict.fromkeys(each for result in results for each in result.get("remarks", []))
-    lines += ["", "## Remarks", "", *(f"- {remark}" for remark in remarks)] if remarks else []
-    return "\n".join([*lines, *_next(counts, results, errors)])
+    lines += _reasons([each for result in results for each in result.get("reasons", [])])
+    if errors:
+        texts = Counter(_cell(str(each.get("message") or "no reason was given")) for each in errors)
+        lines += ["", f"## Parts that failed: {len(errors)}", ""]
+        lines += [f"- {text} ({number:,})" for text, number in texts.most_common(MOST_ERRORS)]
+    if remarks := list(dict.fromkeys(each for result in results for each in _remarks(result))) + _others(results):
+        lines += ["", "## Remarks", "", *(f"- {_cell(remark)}" for remark in remarks[:MOST_REASONS])]
+    return "\n".join([*lines, *_next(counts, results, bool(errors))])
 
 
-def _reasons(results: list[Result]) -> list[str]:
-    """List what was wrong with rows, what is alike together."""
-    told = sorted((each for result in results for each in result.get("problems", [])), key=lambda each: each["row"])
-    # Numbers differ from row to row where the reason is the same.
-    reasons = [f"{each['path']} {each['title']}".strip() for each in told]
-    alike = [re.sub(r"\d[\d,.]*\d|\d", "#", each) for each in reasons]
-    first = {key: (each["row"], reason) for key, each, reason in reversed(list(zip(alike, told, reasons, strict=True)))}
-    if not told:
+def _reasons(reasons: list[dict[str, Any]]) -> list[str]:
+    """List what was wrong with rows, what the parts have alike together."""
+    if not reasons:
         return []
+    rows, examples = Counter[str](), dict[str, tuple[int, str]]()
+    for each in sorted(reasons, key=lambda each: each["example"]):
+        reason = f"{each['path']} {each['title']}".strip()
+        alike = re.sub(r"\d[\d,.]*\d|\d", "#", reason)  # numbers differ from row to row where the reason is the same
+        rows[alike] += each["rows"]
+        examples.setdefault(alike, (each["example"], reason))
     lines = ["", "## Reasons", "", "| rows | reason | for example row |", "| ---: | --- | ---: |"]
-    for key, number in Counter(alike).most_common(MOST_REASONS):
-        row, reason = first[key]
+    for alike, number in rows.most_common(MOST_REASONS):
+        row, reason = examples[alike]
         lines.append(f"| {number:,} | {_cell(reason)} | {row:,} |")
-    if len(told) < sum(result.get("refused", 0) + result.get("unknown", 0) for result in results):
-        lines += ["", "Not every reason is counted here; the files of refused rows have all of them."]
     return lines
+
+
+def _remarks(result: Result) -> list[str]:
+    return [str(each) for each in result.get("remarks", [])]
+
+
+def _others(results: list[Result]) -> list[str]:
+    """Say in how many threads rows name other customers than the thread's."""
+    told = [result.get("other_customers") or {} for result in results]
+    threads = sum(each.get("threads", 0) for each in told)
+    rows = ", ".join(f"{row:,}" for each in told for row in each.get("rows", []))
+    said = (
+        f"In {threads:,} conversations rows name other customers than the conversation's, whom they are recorded with"
+    )
+    return [f"{said} (for example row {rows[:100]})."] if threads else []
 
 
 def _cell(text: str) -> str:
@@ -140,22 +167,15 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
-def _errors(errors: list[Result]) -> list[str]:
-    if not errors:
-        return []
-    texts = [_cell(str(each.get("message") or "no reason was given")) for each in errors]
-    lines = ["", f"## Parts that failed: {len(errors)}", ""]
-    return lines + [f"- {text} ({number:,})" for text, number in Counter(texts).most_common(MOST_ERRORS)]
-
-
-def _next(counts: Counter[str], results: list[Result], errors: list[Result]) -> list[str]:
+def _next(counts: Counter[str], results: list[Result], failed: bool) -> list[str]:
     """Say what to do."""
     files = [result["refused_rows"] for result in results if result.get("refused_rows")]
     todo = []
-    if counts["left"] or counts["unknown"] or errors:
+    if counts["left"] or counts["unknown"] or failed:
+        later = ", a quarter of an hour from now" if counts["unknown"] else ""
         todo.append(
-            "Run the same import again: it goes on where it ended, and records nothing twice. With a limit, leave that "
-            "out for the rest."
+            f"Run the same import again{later}: it goes on where it ended, and records nothing twice. With a limit, "
+            "leave that out for the rest."
         )
     if files:
         todo.append("Correct the refused rows, each of which says why it is refused, and import their files:")

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from f.kustomer import import_messages
-from f.kustomer.history import notes
-from f.kustomer.history.pace import clock as import_clock
+from f.kustomer.history.jobs import clock as import_clock
 from f.kustomer.import_messages import main
 from f.kustomer.shared import storage
 from f.kustomer.shared.errors import FileNotRead
@@ -143,9 +141,8 @@ def waited(server: Kustomer, monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def store_in(monkeypatch: pytest.MonkeyPatch, read: Any, write: Any) -> None:
     """Let the import read and write its files so."""
-    for module in (storage, import_messages, notes):
-        monkeypatch.setattr(module, "read", read)
-    monkeypatch.setattr(notes, "write", write)
+    monkeypatch.setattr(storage, "read", read)
+    monkeypatch.setattr(storage, "write", write)
 
 
 @pytest.fixture
@@ -162,8 +159,8 @@ def site(server: Kustomer, waited: list[float], monkeypatch: pytest.MonkeyPatch)
             raise FileNotRead("404: it is not there", status=404)
         return io.BytesIO(files[stored["s3"]])
 
-    def write(stored: Body, content: bytes, path: str = "") -> None:
-        files[stored["s3"]] = content
+    def write(stored: Body, content: Any, path: str = "") -> None:
+        files[stored["s3"]] = content if isinstance(content, bytes) else content.read()
 
     store_in(monkeypatch, read, write)
     return Site(server, files)

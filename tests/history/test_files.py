@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from f.kustomer.history import notes
 from f.kustomer.shared import storage
 from f.kustomer.shared.errors import FileNotWritten, InvalidInput
 from tests.history.conftest import KEY, Site, history
 from tests.standin.faults import Fault
 from tests.standin.kustomer import UPLOAD_PATH
 
+TABLE = "inbox/history.csv"
 LINK = "https://files.acme.example/invoice.pdf"
 
 
@@ -36,6 +36,25 @@ def test_links_and_stored_files_are_attached(site: Site) -> None:
     site.assert_once(rows)
 
 
+def test_files_that_fail_one_after_the_other_leave_the_rest_to_the_next_run(site: Site) -> None:
+    """Where the upload's host is down, each takes a while, and leaves an attachment without its file."""
+    rows: list[Any] = history(40, threads=4)
+    for row in rows[:30]:
+        row["files"] = [{"s3": "inbox/photo.png"}]
+    rows[0]["files"] = rows[1]["files"] = rows[2]["files"] = rows[3]["files"] = [{"s3": "missing"}]
+    site.files["inbox/photo.png"] = b"hello"
+    site.put(rows)
+    site.kustomer.fault(*[Fault.answer(503, b"", at=UPLOAD_PATH) for _ in range(200)])
+    result = site.run()
+    site.kustomer._faults.clear()
+    assert (result["created"], result["left"]) == (10, 30)
+    assert len(site.kustomer.attachments) == 3
+    assert sum(each["rows"] for each in result["reasons"]) == 30
+    site.files["missing"] = b"hello"
+    assert site.run()["created"] == 30
+    site.assert_once(rows)
+
+
 @pytest.mark.parametrize("broken", ["missing", "refused", "upload"])
 def test_a_file_that_fails_leaves_its_message_to_the_next_run(site: Site, broken: str) -> None:
     """Not without its file; all others are recorded."""
@@ -50,8 +69,8 @@ def test_a_file_that_fails_leaves_its_message_to_the_next_run(site: Site, broken
         site.kustomer.fault(Fault.answer(403, b"<Error><Code>AccessDenied</Code></Error>", at=UPLOAD_PATH))
     result = site.run()
     assert (result["created"], result["left"], result["refused"]) == (11, 1, 0)
-    (problem,) = result["problems"]
-    assert problem["row"] == 5
+    (problem,) = result["reasons"]
+    assert problem["example"] == 5
     assert LINK not in problem["title"], "whoever has it may have the file"
     assert problem["path"] == ("files[0]" if broken == "refused" else "files[1]")
     site.files["inbox/photo.png"] = b"hello"
@@ -109,6 +128,20 @@ def test_a_line_that_can_not_be_read_is_told_among_the_refused_ones(site: Site) 
     assert [line["_refused"].partition(":")[0] for line in lines] == ["row 4", "row 5"]
 
 
+def test_corrections_are_never_overwritten(site: Site) -> None:
+    """The next run has refused rows too, and writes them elsewhere."""
+    rows = history(5)
+    site.put([*rows, {**rows[0], "messageId": "6", "sentAt": "soon"}])
+    first = site.run()["refused_rows"]
+    site.files[first] = site.files[first].replace(b"soon", rows[0]["sentAt"].encode())
+    corrected = site.files[first]
+    site.kustomer.advance(60)
+    second = site.run()["refused_rows"]
+    assert second != first
+    assert site.files[first] == corrected
+    assert site.run(file={"s3": first})["created"] == 1
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(b"", "is empty"), (b"PK\x03\x04xl/workbook", "workbook"), (b"<html>", "web page"), (b"[\n{}]", "JSON array")],
@@ -127,7 +160,49 @@ def test_a_header_alone_is_no_rows(site: Site) -> None:
     """And no error."""
     site.files[KEY] = b"messageId,threadId,sentAt,email,text,direction,channel\n"
     assert site.run()["rows"] == 0
-    assert site.run(check=True)["work"] == [{"part": 0, "parts": 1}]
+    assert site.run(check=True)["work"] == [{"part": 0}]
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("Export of tickets, 2019\n", "has 2 cells in its first row, and 7 in the second one"),
+        ("Export of tickets\n", "has 1 cells in its first row, and 7 in the second one"),
+        ("Export of tickets;;;;;;\n", "has 1 cells in its first row, and 7 in the second one"),
+    ],
+)
+def test_a_title_above_the_header_is_told(site: Site, before: str, said: str) -> None:
+    """Beside the columns that are missing, of which it is the cause."""
+    separator = ";" if ";" in before else ","
+    header = "messageId,threadId,sentAt,email,text,direction,channel\n1,2,3,4,5,6,7\n".replace(",", separator)
+    site.files[TABLE] = (before + header).encode()
+    with pytest.raises(InvalidInput, match=said) as raised:
+        site.run(file={"s3": TABLE})
+    assert raised.value.errors[0]["path"] == "body.file"
+    site.files[TABLE] = header.encode()
+    assert site.run(file={"s3": TABLE})["refused"] == 1
+
+
+@pytest.mark.parametrize("separator", ["|", ":"])
+def test_columns_that_are_apart_by_something_else_are_told(site: Site, separator: str) -> None:
+    """One column is none of these."""
+    site.files[TABLE] = separator.join(["messageId", "threadId", "sentAt", "email", "text"]).encode()
+    with pytest.raises(InvalidInput, match="commas, semicolons or tabs"):
+        site.run(file={"s3": TABLE})
+
+
+def test_keys_that_nothing_is_mapped_to_are_named_and_internal_notes_refused(site: Site) -> None:
+    """Of JSON lines, as of a CSV; what marks a note counts whether it is mapped or not."""
+    names = {"messageId": "id", "threadId": "ticket", "sentAt": "at", "email": "who", "text": "body"}
+    rows = history(4)
+    lines: list[Any] = [{theirs: row[ours] for ours, theirs in names.items()} | {"queue": "vip"} for row in rows]
+    lines[1] |= {"private": True}
+    lines[2] |= {"Private": "false"}
+    site.put(lines)
+    result = site.run(columns=names, channel="email", direction="in")
+    assert (result["created"], result["refused"]) == (3, 1)
+    assert "internal note" in result["reasons"][0]["title"]
+    assert "Columns of the file that are left aside: queue." in result["remarks"]
 
 
 def test_all_wrong_columns_are_told_at_once(site: Site) -> None:
@@ -148,8 +223,11 @@ def test_all_wrong_columns_are_told_at_once(site: Site) -> None:
     [
         ({"content": "e30="}, "one of file and content"),
         ({"file": None}, "one of file and content, not none"),
-        ({"part": 2, "parts": 2}, "part below parts"),
-        ({"part": "0", "parts": 2}, "part must be a number, not text"),
+        ({"part": 1}, "part must be less than 1"),
+        ({"part": "0"}, "part must be a number"),
+        ({"part": 0.5}, "part must be a whole number"),
+        ({"limit": 1.5}, "limit must be a whole number"),
+        ({"limit": 10, "part": 1}, "a part other than 0"),
         ({"keep": 1}, "keep"),
         ({"limit": 0}, "limit"),
         ({"app": ""}, "app is missing"),
@@ -172,12 +250,12 @@ def test_what_is_recorded_is_told_where_the_refused_rows_can_not_be_written(
 ) -> None:
     """The storage may fail at the very end; the error doesn't say that nothing was sent."""
 
-    def full(stored: dict[str, Any], content: bytes) -> None:
+    def full(stored: dict[str, Any], content: Any) -> None:
         if "refused" in stored["s3"]:
             raise storage._failure(FileNotWritten, "written to", storage._Refusal(507, "full"), "body.file")
         site.files[stored["s3"]] = content
 
-    monkeypatch.setattr(notes, "write", full)
+    monkeypatch.setattr(storage, "write", full)
     site.put([*history(5), {"messageId": "odd"}])
     result = site.run()
     assert (result["created"], result["refused"], result["refused_rows"]) == (5, 1, None)

@@ -1,6 +1,5 @@
 """Which rows are imported, in which order and in which requests, and that each counts once."""
 
-import itertools
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -12,21 +11,20 @@ from hypothesis import strategies as st
 
 from f.kustomer.history.plan import (
     STATUSES,
+    Forecast,
     Plan,
     Status,
     Thread,
-    Totals,
     batches,
     part_of,
-    requests_for,
-    work,
+    parts_of,
 )
 from f.kustomer.history.rows import Row
 
 
 def row(number: int, message: str = "", thread: str = "t", at: float = 0, **other: Any) -> Row:
     """A row of a file: its message is named by its number unless told."""
-    body = {"preview": other.pop("text", "hello")}
+    body = {"preview": other.pop("text", "hello"), "direction": other.pop("direction", "in")}
     customer = other.pop("customer", {"email": "ada@example.com"})
     return Row(number, message or f"m{number}", thread, customer, "2020-01-31T09:30:00Z", at, body, [])
 
@@ -43,7 +41,7 @@ def closed() -> Iterator[None]:
 
 
 def plan_of(
-    *rows: Row | tuple[int, list[tuple[str, str]]], part: int = 0, parts: int = 1, limit: int | None = None
+    *rows: Row | tuple[int, list[tuple[str, str]]], part: int | None = None, parts: int = 1, limit: int | None = None
 ) -> Plan:
     """A part's plan of these rows, ready to be worked on."""
     plan = Plan(part, parts)
@@ -57,19 +55,31 @@ def plan_of(
     return plan
 
 
+def threads(plan: Plan, after: int = 0, most: int = 1_000) -> list[Thread]:
+    """The threads to import, part by part."""
+    return [each for part in range(4) for each in plan.threads(part, after, most)]
+
+
 def chosen(plan: Plan) -> list[int]:
     """The rows that are to be imported, in the order of their import."""
-    return list(plan.order(plan.threads(0, 1_000), in_turn=False))
+    return plan.order(threads(plan))
 
 
 def test_a_row_comes_back_as_it_was() -> None:
     """Nothing of a row is lost on the disk, whatever its texts hold."""
     odd = Row(
-        7, "m", "t", {"name": "Zoë"}, "2020", 1.5, {"preview": "\ud83d \x00 ✓", "meta": {"a": [1, None]}}, [{"s3": "x"}]
+        7,
+        "m",
+        "t",
+        {"name": "Zoë"},
+        "2020",
+        1.5,
+        {"direction": "in", "preview": "\ud83d ✓", "meta": {"a\0": [1, None]}},
+        [{"s3": "x"}],
     )
     plan = plan_of(odd)
     assert plan.message(7) == odd
-    assert plan.first_message(Thread(7, "t")) == odd
+    assert plan.oldest(Thread(7, "t")) == odd
 
 
 def test_threads_come_in_the_files_order_and_messages_by_date() -> None:
@@ -77,31 +87,33 @@ def test_threads_come_in_the_files_order_and_messages_by_date() -> None:
     plan = plan_of(
         row(1, thread="b", at=5), row(2, thread="a", at=9), row(3, thread="b", at=4), row(4, thread="a", at=9)
     )
-    assert plan.threads(0) == [Thread(1, "b"), Thread(2, "a")]
+    assert threads(plan) == [Thread(1, "b"), Thread(2, "a")]
     assert chosen(plan) == [3, 1, 2, 4]
 
 
 def test_threads_are_listed_piece_by_piece() -> None:
     """What comes after a thread is found by its first row, also where that thread is in another part."""
     plan = plan_of(*(row(number, thread=f"t{number}") for number in range(1, 8)))
-    assert [each.first for each in plan.threads(0, 3)] == [1, 2, 3]
-    assert [each.first for each in plan.threads(3, 3)] == [4, 5, 6]
-    assert plan.threads(7) == []
-    assert plan.thread(4) == Thread(4, "t4")
-    assert plan.thread(8) is None
+    assert [each.first for each in threads(plan, 0, 3)] == [1, 2, 3]
+    assert [each.first for each in threads(plan, 3, 3)] == [4, 5, 6]
+    assert threads(plan, 7) == []
+    assert plan.threads_at([4, 8]) == plan.find(["t4", "t8"]) == [Thread(4, "t4")]
 
 
-def test_threads_may_take_turns() -> None:
-    """The first messages of all, then the second ones: no two of a thread need go into one request."""
+def test_whom_a_thread_is_with_its_oldest_message_from_a_customer_says() -> None:
+    """Else its oldest message; who shares an identifier is the same."""
+    ada, bob, eve = ({"email": f"{name}@example.com"} for name in ("ada", "bob", "eve"))
     plan = plan_of(
-        row(1, thread="a", at=1),
-        row(2, thread="a", at=2),
-        row(3, thread="a", at=3),
-        row(4, thread="b", at=9),
-        row(5, thread="b", at=8),
+        row(1, thread="a", at=1, customer=bob, direction="out"),
+        row(2, thread="a", at=3, customer=eve),
+        row(3, thread="a", at=2, customer={**ada, "phone": "+491"}),
+        row(4, thread="a", at=4, customer={**ada, "externalId": "7"}),
+        row(5, thread="b", at=2, customer=eve, direction="out"),
+        row(6, thread="b", at=1, customer=bob, direction="out"),
+        row(7, thread="c", at=1, customer=bob),
     )
-    assert list(plan.order(plan.threads(0), in_turn=True)) == [1, 5, 2, 4, 3]
-    assert list(plan.order(plan.threads(0), in_turn=False)) == [1, 2, 3, 5, 4]
+    assert [plan.speaker(each).number for each in threads(plan)] == [3, 6, 7]
+    assert plan.other_customers() == {"threads": 2, "rows": [1, 5]}
 
 
 def test_what_is_done_is_not_imported_again() -> None:
@@ -110,26 +122,17 @@ def test_what_is_done_is_not_imported_again() -> None:
     plan.mark([2], "created")
     assert chosen(plan) == [1, 3]
     assert list(plan.ids(Thread(1, "t"))) == [(1, "m1")]
-    assert plan.unfinished(plan.threads(0)) == [1, 3]
+    assert plan.unfinished(threads(plan)) == [1, 3]
     plan.mark([1], "already")
-    assert plan.unfinished(plan.threads(0)) == [3]
+    assert plan.unfinished(threads(plan)) == [3]
 
 
 def test_an_earlier_job_s_work_is_taken_over() -> None:
     """All threads up to a row are recorded, but for those that were left open."""
     plan = plan_of(*(row(number, thread=f"t{(number + 1) // 2}") for number in range(1, 9)))
-    plan.mark_done(5, but=[3])
+    plan.mark_done(0, 5, but=[3])
     assert plan.counts() == {"created": 0, "already": 4, "refused": 0, "unknown": 0, "left": 4}
     assert chosen(plan) == [3, 4, 7, 8]
-
-
-def test_threads_are_found_by_their_ids() -> None:
-    """Only those of this part, and only those that are to be imported."""
-    rows = [row(number, thread=f"t{number}") for number in range(1, 30)]
-    plan = plan_of(*rows, part=1, parts=2, limit=20)
-    found = plan.find([f"t{number}" for number in range(1, 40)])
-    assert found == plan.threads(0)
-    assert 0 < len(found) < 20
 
 
 def test_of_rows_with_one_message_id_the_first_counts() -> None:
@@ -137,9 +140,10 @@ def test_of_rows_with_one_message_id_the_first_counts() -> None:
     plan = plan_of(row(3, "x"), row(5, "x", text="other"), row(6, "x", thread="elsewhere"))
     assert chosen(plan) == [3]
     assert plan.counts() == {"created": 0, "already": 0, "refused": 2, "unknown": 0, "left": 1}
-    assert [each["row"] for each in plan.problems(9)] == [5, 6]
-    assert "row 3" in plan.problems(9)[0]["title"]
-    assert plan.refused() == {5, 6}
+    (reason,) = plan.reasons()
+    assert (reason["rows"], reason["example"]) == (2, 5)
+    assert "row 3" in reason["title"]
+    assert [number for number, _ in plan.refused()] == [5, 6]
 
 
 @pytest.mark.parametrize(
@@ -154,8 +158,8 @@ def test_the_same_row_again_has_the_fate_of_the_first(first: Status, again: Stat
     plan.tell(1, [("text", "is wrong")])
     counts = plan.counts()
     assert {status: number for status, number in counts.items() if number} == dict(Counter([first, again]))
-    assert [each["row"] for each in plan.problems(9)] == [1, 2]
-    assert plan.refused() == ({1, 2} if again == "refused" else set())
+    assert [(each["rows"], each["example"]) for each in plan.reasons()] == [(2, 1)]
+    assert list(plan.refused()) == ([(1, "text is wrong"), (2, "text is wrong")] if again == "refused" else [])
 
 
 def test_a_row_that_can_not_be_read_counts_in_part_0_alone() -> None:
@@ -163,8 +167,21 @@ def test_a_row_that_can_not_be_read_counts_in_part_0_alone() -> None:
     bad = (4, [("sentAt", "is missing"), ("", "is odd")])
     assert plan_of(bad, part=0, parts=3).counts()["refused"] == 1
     assert [plan_of(bad, part=part, parts=3).rows for part in range(3)] == [1, 0, 0]
-    assert len(plan_of(bad).problems(9)) == 2
-    assert len(plan_of(bad).problems(1)) == 1
+    assert len(plan_of(bad).reasons()) == 2
+
+
+def test_reasons_are_counted_over_all_rows() -> None:
+    """Each row once for each, however many they are; what differs by numbers only is one."""
+    found = [
+        (row, [("a", f"has {row} cells"), ("a", f"has {row + 1:,} cells"), ("b", "is odd")]) for row in range(1, 601)
+    ]
+    plan = plan_of(*found, *((700 + at, [(f"column-{at:c}", "is odd")]) for at in range(97, 200)))
+    reasons = plan.reasons()
+    assert reasons[:2] == [
+        {"rows": 600, "example": 1, "path": "a", "title": "has 1 cells"},
+        {"rows": 600, "example": 1, "path": "b", "title": "is odd"},
+    ]
+    assert len(reasons) == 50
 
 
 def test_a_duplicate_is_found_across_parts() -> None:
@@ -196,12 +213,16 @@ def test_limit_takes_whole_threads_in_the_files_order(limit: int | None, expecte
     assert plan.counts()["left"] == 6
 
 
-def test_limit_counts_over_all_parts() -> None:
-    """However many parts there are, together they take as many rows as one would."""
-    rows = [row(number, thread=f"t{number % 7}") for number in range(1, 50)]
-    parts = [plan_of(*rows, part=part, parts=3, limit=20) for part in range(3)]
-    assert sorted(itertools.chain(*map(chosen, parts))) == sorted(chosen(plan_of(*rows, limit=20)))
-    assert {tuple(each.all_threads()) for each in parts} == {("t1", "t2")}
+def test_a_limit_is_one_of_part_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial imports what the whole import begins with, so that they share what is noted."""
+    monkeypatch.setattr("f.kustomer.history.plan.ROWS_OF_A_PART", 20)
+    rows = [row(number, thread=f"t{number % 17}") for number in range(1, 50)]
+    whole, trial = plan_of(*rows), plan_of(*rows, limit=10)
+    assert whole.parts == 3
+    assert threads(trial) == whole.threads(0, 0, 1_000)[: len(threads(trial))]
+    assert chosen(plan_of(*rows, part=0, parts=3, limit=10)) == chosen(trial)
+    for part in range(3):
+        assert threads(plan_of(*rows, part=part, parts=3)) == whole.threads(part, 0, 1_000)
 
 
 def test_a_part_is_the_same_in_every_run() -> None:
@@ -209,8 +230,8 @@ def test_a_part_is_the_same_in_every_run() -> None:
     assert [part_of(thread, 10) for thread in ("thread-1", "thread-2", "ü\ud83d", "")] == [9, 4, 2, 2]
 
 
-def test_totals_count_what_is_to_be_done() -> None:
-    """A thread is with the customer of its oldest message, so that other rows' customers are not made."""
+def test_a_forecast_counts_what_is_to_be_done() -> None:
+    """A thread is with one customer, so that those whom only other rows name are not made."""
     ada, bob, eve = ({"email": f"{name}@example.com"} for name in ("ada", "bob", "eve"))
     plan = plan_of(
         row(1, thread="a", at=20, customer=bob),
@@ -219,11 +240,12 @@ def test_totals_count_what_is_to_be_done() -> None:
         row(4, thread="c", at=40, customer=eve),
         row(5, "m4", thread="c", at=40, customer=eve),
     )
-    assert plan.totals() == Totals(threads=3, customers=2, jobs=1, first=10, last=40)
-    assert plan_of().totals() == Totals(0, 0, 0, None, None)
+    assert plan.forecast(fresh=True) == Forecast(threads=3, customers=2, requests=1 + 2 * 3, first=10, last=40)
+    assert plan.forecast(fresh=False).requests == 1 + 3 + 2 * 3
+    assert plan_of().forecast(fresh=True) == Forecast(0, 0, 1, None, None)
 
 
-def test_totals_without_data_are_the_same() -> None:
+def test_a_forecast_without_data_is_the_same() -> None:
     """A check keeps no texts, and counts as an import does."""
     plan = Plan(with_data=False)
     PLANS.append(plan)
@@ -231,22 +253,14 @@ def test_totals_without_data_are_the_same() -> None:
     for each in rows:
         plan.add(each.number, each)
     plan.choose()
-    assert plan.totals() == plan_of(*rows).totals()
-    assert plan.totals().jobs == 5  # of 1.3 kB each, 95 kB a request
+    assert plan.forecast(fresh=True) == plan_of(*rows).forecast(fresh=True)
+    assert plan.forecast(fresh=True).requests == 1 + 2 * (1 + 1 + 4)  # of 1.2 kB each, 95 kB a request
 
 
 @pytest.mark.parametrize(("rows", "parts"), [(0, 1), (1, 1), (20_000, 1), (20_001, 2), (1_000_000, 50)])
-def test_work_is_cut_into_parts_of_some_minutes(rows: int, parts: int) -> None:
-    """Every part is there once, counted from 0."""
-    assert work(rows) == [{"part": part, "parts": parts} for part in range(parts)]
-
-
-def test_requests_are_told_beforehand() -> None:
-    """Looking for threads costs a request each; fresh spares it."""
-    totals = Totals(threads=200, customers=130, jobs=14, first=0, last=1)
-    assert requests_for(totals, fresh=True) == 1 + 2 * (2 + 2 + 14)
-    assert requests_for(totals, fresh=False) == 200 + requests_for(totals, fresh=True)
-    assert requests_for(Totals(0, 0, 0, None, None), fresh=False) == 1
+def test_a_file_is_cut_into_parts_of_some_minutes(rows: int, parts: int) -> None:
+    """By its rows alone."""
+    assert parts_of(rows) == parts
 
 
 @given(st.lists(st.integers(1, 300), max_size=250), st.integers(1, 2_000))
@@ -261,14 +275,6 @@ def test_batches_keep_order_and_limits(sizes: list[int], room: int) -> None:
         assert used <= room or len(batch) == 1
         if at + 1 < len(found):
             assert len(batch) == 100 or used + found[at + 1][0][1] + 1 > room
-
-
-@given(st.lists(st.integers(0, 5)))
-def test_batches_have_one_item_of_a_thread_where_they_must(threads: list[int]) -> None:
-    """Kustomer may store a job's items in any order."""
-    found = list(batches(threads, lambda _: 1, alone=lambda thread: thread))
-    assert [each for batch in found for each in batch] == threads
-    assert all(len(set(batch)) == len(batch) for batch in found)
 
 
 def test_room_may_shrink_on_the_way() -> None:
@@ -303,9 +309,9 @@ def test_every_row_counts_in_one_part_as_one_thing(rows: list[Any], parts: int, 
     total, messages, order = 0, [], []
     for part in range(parts):
         plan = plan_of(*added, part=part, parts=parts, limit=limit)
-        for thread in plan.threads(0):
+        for thread in threads(plan):
             assert part_of(thread.id, parts) == part
-            found = [plan.message(number) for number in plan.order([thread], in_turn=False)]
+            found = [plan.message(number) for number in plan.order([thread])]
             assert {each.thread_id for each in found} == {thread.id}
             order.append([(each.at, each.number) for each in found])
             messages += [each.message_id for each in found]
@@ -334,14 +340,14 @@ def test_a_limit_only_takes_away(rows: list[Any], limit: int) -> None:
 def test_a_plan_is_json_safe() -> None:
     """What it tells goes into a job's result."""
     plan = plan_of(row(1), (2, [("text", "is odd")]))
-    assert json.loads(json.dumps([plan.counts(), plan.problems(9), plan.totals()]))
+    assert json.loads(json.dumps([plan.counts(), plan.reasons(), plan.forecast(fresh=True)]))
 
 
 def test_what_a_column_is_called_can_always_be_told() -> None:
     """A name of the file's own may be no whole text, or very long."""
     name = "\ud800\0" + "x" * 100_000
     plan = plan_of((2, [(name, "is not a known field")]))
-    (problem,) = plan.problems(9)
+    (problem,) = plan.reasons()
     assert problem["path"].startswith("?\ufffdxxx")
     assert len(problem["path"]) <= 1_000
     assert json.dumps(problem).encode()

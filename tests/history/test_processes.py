@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from f.kustomer.history.notes import DEAD_SECONDS
 from tests.history.conftest import KEY, Site, history
 from tests.history.test_jobs import SUBMITS
 from tests.standin.bulk import Bulk
@@ -21,7 +21,7 @@ from tests.standin.worker import ROOT
 # An import in a process of its own, whose clock doesn't wait either.
 IMPORT = """
 import json, sys, time
-from f.kustomer.history.pace import clock
+from f.kustomer.history.jobs import clock
 at = [0.0]
 def sleep(seconds): at[0] += seconds
 time.sleep, clock.now = sleep, lambda: at[0]
@@ -32,7 +32,7 @@ print(json.dumps(main(*json.loads(sys.argv[1]))))
 READ = """
 import io, json, resource, sys
 from f.kustomer import import_messages
-rows = int(sys.argv[1])
+rows, wrong = int(sys.argv[1]), sys.argv[2] == "wrong"
 class Made(io.RawIOBase):
     at, rest = 0, b""
     def readable(self): return True
@@ -45,17 +45,27 @@ class Made(io.RawIOBase):
             self.at += 1
             row = {"messageId": f"m{self.at}", "threadId": f"t{self.at % (rows // 5)}"}
             row |= {"email": f"c{self.at}@example.com", "sentAt": "2020-01-31T09:30:00Z"}
+            row |= {"sentAt": "soon", "phone": "none"} if wrong else {}
             row |= {"channel": "email", "direction": "in", "text": "x" * 500}
             self.rest = json.dumps(row).encode() + b"\\n"
         part, self.rest = self.rest[: len(buffer)], self.rest[len(buffer) :]
         buffer[: len(part)] = part
         return len(part)
 given = {"content": "", "name": "x.ndjson", "app": "a"}
-plan = import_messages._plan(given)
-import_messages._read_rows(given, io.BufferedReader(Made()), plan)
-assert plan.rows == rows and plan.counts()["left"] == rows
-threads = plan.threads(0, 500)
-assert sum(len(plan.message(row).body["preview"]) for row in plan.order(threads, in_turn=True)) >= 500 * 500
+file = io.BufferedReader(Made())
+plan = import_messages._plan(given, file)
+import_messages._read_rows(given, file, plan)
+if wrong:
+    from f.kustomer.shared import storage
+    def write(stored, content):
+        while content.read(1 << 16): pass
+    storage.write = write
+    assert plan.counts()["refused"] == rows
+    assert import_messages._write_refused({**given, "file": {"s3": "x"}}, file, plan)
+else:
+    assert plan.rows == rows and plan.counts()["left"] == rows
+    threads = plan.threads(0, 0, 500)
+    assert sum(len(plan.message(row).body["preview"]) for row in plan.order(threads)) >= 500 * 500
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -92,6 +102,7 @@ def test_a_process_killed_under_a_submit_is_made_good_by_the_next(
     assert process.returncode == -signal.SIGKILL
     notes = [json.loads(each) for key, each in workspace.stored().items() if "part-0000" in key]
     assert [each["under_way"]["job"] for each in notes] == [None]
+    site.kustomer.advance(2 * DEAD_SECONDS)
     result = site.run(fresh=True)
     assert result["created"] + result["already"] == 30
     site.assert_once(rows)
@@ -109,11 +120,12 @@ def test_an_import_runs_as_a_process(site: Site, workspace: Workspace) -> None:
     site.assert_once(rows)
 
 
-def test_memory_is_flat(tmp_path: pathlib.Path) -> None:
-    """Six times the rows take the same memory, within a few MB: they lie on the disk."""
+@pytest.mark.parametrize("rows_are", ["right", "wrong"])
+def test_memory_is_flat(rows_are: str) -> None:
+    """Six times the rows take the same memory, within a few MB: they lie on the disk, and so do refused ones."""
     peaks = []
     for rows in (5_000, 30_000):
-        with begin(READ, str(rows)) as process:
+        with begin(READ, str(rows), rows_are) as process:
             said, _ = process.communicate(timeout=100)
         peaks.append(int(said))
     assert peaks[1] - peaks[0] < 8_000

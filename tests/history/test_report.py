@@ -16,7 +16,7 @@ main: Callable[[Any], dict[str, Any]] = import_report.main
 def result(rows: int, **other: Any) -> dict[str, Any]:
     """What import_messages returns, with all rows recorded unless told."""
     numbers = {"created": 0, "already": 0, "refused": 0, "unknown": 0, "left": 0}
-    found = {**numbers, "problems": [], "remarks": [], "again": False, "refused_rows": None, **other}
+    found = {**numbers, "reasons": [], "remarks": [], "again": False, "refused_rows": None, **other}
     found["created"] = other.get("created", rows - sum(found[each] for each in numbers))
     return {"rows": rows, **found}
 
@@ -52,23 +52,24 @@ def test_the_flow_fails_where_a_row_is_not_recorded(status: str) -> None:
 
 def test_reasons_are_grouped_with_an_example() -> None:
     """What differs by numbers only is one reason; what people have written can't break the table."""
-    problems = [
-        {"row": 7, "path": "messageId", "title": "is that of row 3 already"},
-        {"row": 5, "path": "messageId", "title": "is that of row 1,002 already"},
-        {"row": 9, "path": "", "title": "says | and\n# <b>"},
+    one = [{"rows": 3, "example": 7, "path": "messageId", "title": "is that of row 3 already"}]
+    other = [
+        {"rows": 600, "example": 5, "path": "messageId", "title": "is that of row 1,002 already"},
+        {"rows": 1, "example": 9, "path": "", "title": "says | and\n# <b>"},
     ]
-    found = report([result(10, refused=3, problems=problems, refused_rows="a.csv.import/refused-0000.ndjson")])
-    assert "| 2 | messageId is that of row 1,002 already | 5 |" in found
+    parts = [result(10, refused=3, reasons=one), result(700, refused=601, reasons=other, refused_rows="a.csv.import/r")]
+    found = report(parts)
+    assert "| 603 | messageId is that of row 1,002 already | 5 |" in found
     assert r"| 1 | says \| and \# \<b\> | 9 |" in found
-    assert "`a.csv.import/refused-0000.ndjson`" in found
+    assert "`a.csv.import/r`" in found
 
 
-def test_a_part_that_failed_is_told_and_its_rows_are_left() -> None:
-    """Its error is all that the loop has of it; the check knows how many rows there are."""
+def test_a_part_that_failed_is_told_and_its_rows_are_unknown() -> None:
+    """Its error is all that the loop has of it: it may have been killed after it had recorded all of them."""
     failed = {"error": {"name": "AccessDenied", "message": "401: the key has expired"}}
     with pytest.raises(ImportIncomplete) as raised:
         main({"check": {"rows": 30}, "rounds": [{"parts": [result(10), failed]}]})
-    assert vars(raised.value)["left"] == 20
+    assert (vars(raised.value)["unknown"], vars(raised.value)["left"]) == (20, 0)
     assert "Parts that failed: 1" in str(raised.value)
     assert "the key has expired" in str(raised.value)
     assert "Run the same import again" in str(raised.value)
@@ -98,7 +99,6 @@ def test_a_part_that_failed_in_a_later_round_keeps_its_numbers() -> None:
     failed = {"error": {"message": "cancelled"}}
     found = report([result(10, left=6, created=4)], [failed], rows=10)
     assert "| 4 | recorded by this import |" in found
-    assert "| 6 | left for a later run |" in found
     assert "cancelled" in found
 
 
@@ -110,12 +110,35 @@ def test_remarks_are_told_once() -> None:
 
 def test_a_report_is_bounded() -> None:
     """However many reasons there are."""
-    problems = [{"row": at, "path": "text", "title": "is " + "x" * at} for at in range(1, 1_000)]
-    assert len(report([result(1_000, refused=999, problems=problems)])) < 20_000
+    reasons = [{"rows": 1, "example": at, "path": "text", "title": "is " + "x" * at} for at in range(1, 1_000)]
+    assert len(report([result(1_000, refused=999, reasons=reasons)])) < 20_000
+
+
+def test_threads_with_several_customers_are_told_of() -> None:
+    """As one number, with examples."""
+    two = [
+        result(9, other_customers={"threads": 2, "rows": [3, 8]}),
+        result(9, other_customers={"threads": 1, "rows": [5]}),
+    ]
+    assert "In 3 conversations rows name other customers" in (found := report(two))
+    assert "3, 8, 5" in found
 
 
 @pytest.mark.parametrize(
-    "body", [None, {}, {"check": {"rows": 1}}, {"rounds": [{"parts": []}]}, {"check": {"rows": 1}, "rounds": "odd"}]
+    "body",
+    [
+        None,
+        {},
+        {"check": {"rows": 1}},
+        {"rounds": [{"parts": []}]},
+        {"check": {"rows": 1}, "rounds": "odd"},
+        {"check": {"md": "x"}, "rounds": [{"parts": [{"rows": 1}]}]},
+        {"check": {"rows": "1"}, "rounds": [{"parts": [{"rows": 1}]}]},
+        {"check": {"rows": 1}, "rounds": [{"parts": [7]}]},
+        {"check": {"rows": 1}, "rounds": [{"part": [{"rows": 1}]}]},
+        {"parts": [7]},
+    ],
+    ids=str,
 )
 def test_what_is_no_result_is_told(body: Any) -> None:
     """As every step does."""
@@ -141,4 +164,4 @@ def test_what_an_import_returns_is_reported(site: Site) -> None:
     assert "| 49 | recorded by this import |" in found
     assert "| 2 | refused |" in found
     assert "| 1 | email is missing" in found
-    assert "refused-0000.ndjson`" in found
+    assert "refused-0000-" in found

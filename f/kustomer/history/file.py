@@ -5,6 +5,7 @@ object a line, row by row, in the same memory however long it is.
 """
 
 import codecs
+import csv
 import gzip
 import io
 import json
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 CHUNK_BYTES = 1 << 16
 # 10,240 characters of a text are recorded; a row a hundred times as long is no message, and is never held whole.
 LONGEST_ROW = 1_000_000
+_TOO_LONG = f"is longer than {LONGEST_ROW:,} characters: shorten its text, or attach it as a file"
 
 
 class WrongFile(Exception):
@@ -36,16 +38,16 @@ class Record(NamedTuple):
 
 
 class Records:
-    """The rows of a file, in its order, once through. ``columns`` are a CSV's headings as written, else None."""
+    """The rows of a file, in its order, once through.
 
-    def __init__(self, rows: Iterator[Record], columns: list[str] | None) -> None:
-        self._rows, self.columns = rows, columns
+    ``columns`` are a CSV's headings as written, else None; ``odd_header`` says what is odd about them, if anything is.
+    """
+
+    def __init__(self, rows: Iterator[Record], columns: list[str] | None = None, odd_header: str = "") -> None:
+        self._rows, self.columns, self.odd_header = rows, columns, odd_header
 
     def __iter__(self) -> Iterator[Record]:
         return self._rows
-
-    def __next__(self) -> Record:
-        return next(self._rows)
 
 
 def records(file: BinaryIO, name: str = "") -> Records:
@@ -62,40 +64,32 @@ def records(file: BinaryIO, name: str = "") -> Records:
     if not number:
         raise WrongFile("The file is empty: give one with a row for each message.")
     if _is_json(first, name):
-        return Records(_json_records(chain([first], lines), number), None)
-    if sep := re.fullmatch('(?i)"?sep=([,;|\t])"?', first):  # Excel's own hint, which it doesn't show as a row
-        table, first = _Table(sep[1]), next(lines, "")
+        return Records(_json_records(chain([first], lines), number))
+    # Excel's own hint, which it doesn't show as a row; saved again, it has the separators of empty cells behind it.
+    if hint := re.fullmatch(r'(?i)"?sep=([,;|\t])"?\1*', first):
+        separator, first = hint[1], next(lines, "")
     else:
-        table = _Table(max(",;\t", key=lambda each: len(_Table(each).apart(first)[0])))
-    rows = table.rows(chain([first], lines), number)
+        separator = max(",;\t", key=lambda each: _headings(first[:_KEPT], each))
+    rows = _table(chain([first], lines), separator, number)
     _, columns = next(rows)
-    if isinstance(columns, str):
-        raise WrongFile(f"The file's first row, which names the columns, {columns}.")
-    return Records(_table_records(rows, columns), columns)
+    second = next(rows, None)
+    again = chain([second] if second else [], rows)
+    return Records(_table_records(again, columns, separator), columns, _odd_header(columns, second))
 
 
 # How files begin: https://en.wikipedia.org/wiki/List_of_file_signatures
 _GZIP = b"\x1f\x8b"
-_SAVE = "open it and save the sheet as CSV UTF-8"
-_UNPACK = "unpack it, or pack the file with gzip"
-_NO_TEXT = {
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an Excel workbook (.xls, or one with a password)", _SAVE),
-    b"PK\3\4": ("a zip archive", "unpack it, and give the file in it"),
-    b"PK\5\6": ("an empty zip archive", "pack the file again, best with gzip"),
-    _GZIP: ("packed with gzip twice", "unpack it once"),
-    b"BZh": ("packed with bzip2", _UNPACK),
-    b"\xfd7zXZ\0": ("packed with xz", _UNPACK),
-    b"\x28\xb5\x2f\xfd": ("packed with zstd", _UNPACK),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", _UNPACK),
-    b"Rar!": ("a rar archive", _UNPACK),
-    b"%PDF-": ("a PDF", "export the messages as CSV or as JSON lines"),
-    b"PAR1": ("a Parquet file", "export the messages as CSV or as JSON lines"),
-    b"SQLite format 3\0": ("an SQLite database", "export the messages as CSV or as JSON lines"),
-    codecs.BOM_UTF32_LE: ("text in UTF-32", "save it in UTF-8"),
-    codecs.BOM_UTF32_BE: ("text in UTF-32", "save it in UTF-8"),
-}
-# What a zip archive holds that is a workbook of Excel, LibreOffice or Numbers.
-_SHEETS = re.compile(rb"xl/|\[Content_Types\]\.xml|opendocument\.spreadsheet|Index/Document\.iwa")
+_SHEET = "a workbook: open it and save the sheet as CSV UTF-8"
+_NO_TEXT = (
+    # A zip archive that holds what a workbook of Excel, LibreOffice or Numbers does.
+    (rb"(?s)PK\x03\x04.*(xl/|\[Content_Types\]\.xml|opendocument\.spreadsheet|Index/Document\.iwa)", _SHEET),
+    (rb"\xd0\xcf\x11\xe0", _SHEET),
+    (rb"PK[\x03\x05]", "a zip archive: unpack it, and give the file in it"),
+    (_GZIP, "packed with gzip twice: unpack it once"),
+    (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!", "packed: unpack it, or pack the file with gzip"),
+    (rb"%PDF-|PAR1|SQLite format 3", "no text: export the messages as CSV or as JSON lines"),
+    (re.escape(codecs.BOM_UTF32_LE) + b"|" + re.escape(codecs.BOM_UTF32_BE), "text in UTF-32: save it in UTF-8"),
+)
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -115,11 +109,9 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 def _encoding(head: bytes) -> str:
     """Return in which encoding a file that begins so is; raise WrongFile where it is no text at all."""
-    for start, (what, to_do) in _NO_TEXT.items():
-        if head.startswith(start):
-            if start.startswith(b"PK") and _SHEETS.search(head):
-                what, to_do = "a workbook (.xlsx, .ods or .numbers)", _SAVE
-            raise WrongFile(f"The file is {what}: {to_do}.")
+    for start, what in _NO_TEXT:
+        if re.match(start, head):
+            raise WrongFile(f"The file is {what}.")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     # Without a mark the zeros tell, as what a file begins with is ASCII: a heading's name, or {"
@@ -141,30 +133,14 @@ def _texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             line = 1 + before + len(re.findall(rb"\r\n?|\n", error.object[: error.start]))
-            raise _not_decoded(encoding, line) from None
+            where = f"not UTF-8 (line {line:,})" if encoding == "utf-8-sig" else "UTF-16 that is cut off or damaged"
+            raise WrongFile(f"The file is {where}: save it as CSV UTF-8, or export it again in UTF-8.") from None
         before += text.count("\n")
         yield text
 
 
-def _not_decoded(encoding: str, line: int) -> WrongFile:
-    if encoding.startswith("utf-16"):
-        return WrongFile("The file is UTF-16 that is cut off or damaged: copy or export it again, best in UTF-8.")
-    return WrongFile(
-        f"The file is not UTF-8 (line {line:,}), but likely Windows-1252, which Excel's plain CSV is too: save it as "
-        "CSV UTF-8, or convert it with iconv -f WINDOWS-1252 -t UTF-8."
-    )
-
-
 class _TooLong(str):
-    """The beginning of a line too long to be held; ``odd`` tells whether the whole has an odd number of quotes."""
-
-    odd: bool
-
-
-def _too_long(line: str, dropped: int) -> _TooLong:
-    found = _TooLong(line[:_KEPT])
-    found.odd = (dropped + line.count('"')) % 2 == 1
-    return found
+    """The beginning of a line too long to be held."""
 
 
 # What is kept of a line that is too long: enough to tell a web page or a JSON array by.
@@ -174,20 +150,17 @@ _KEPT = 1_000
 def _lines(texts: Iterable[str]) -> Iterator[str]:
     """Yield the lines of a text without their ends; str.splitlines would know more ends than editors do."""
     rest = ""
-    dropped: int | None = None  # how many quotes were in what was dropped of this line
+    cut = False  # whether more of this line was there than is held
     for text in texts:
         lines = (rest + text).split("\n")
         rest = lines.pop()
-        if lines and (dropped is not None or len(lines[0]) > LONGEST_ROW):
-            lines[0], dropped = _too_long(lines[0], dropped or 0), None
+        if lines and (cut or len(lines[0]) > LONGEST_ROW):
+            lines[0], cut = _TooLong(lines[0][:_KEPT]), False
         if len(rest) > LONGEST_ROW:
-            rest, dropped = rest[:_KEPT], (dropped or 0) + rest.count('"', _KEPT)
+            rest, cut = rest[:_KEPT], True
         yield from lines
     if rest:
-        yield rest if dropped is None else _too_long(rest, dropped)
-
-
-_ROW_TOO_LONG = f"is longer than {LONGEST_ROW:,} characters: shorten its text, or attach it as a file"
+        yield _TooLong(rest) if cut else rest
 
 
 def _is_json(first: str, name: str) -> bool:
@@ -222,10 +195,10 @@ def _finite(number: str) -> float:
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         raise _NotJson("has the same name twice in one object")
-    return found
+    return value
 
 
 # JSON as the standard has it: raises ValueError, or RecursionError for what is nested too deeply.
@@ -249,7 +222,7 @@ def _json_records(lines: Iterator[str], number: int) -> Iterator[Record]:
 def _not_json(line: str, error: Exception) -> str | None:
     """Return what is wrong with a line, without quoting it; None for a blank one."""
     if isinstance(line, _TooLong):
-        return _ROW_TOO_LONG
+        return _TOO_LONG
     if not line.strip():
         return None
     if isinstance(error, RecursionError):
@@ -259,98 +232,71 @@ def _not_json(line: str, error: Exception) -> str | None:
     return str(error) if isinstance(error, _NotJson) else "has a number in it that is too long"
 
 
-_QUOTE = 'has a quote inside a quoted text: write it twice, as in "a 5"" disk"'
-# What a quoted cell holds: a quote in it is written twice.
-_QUOTED = '[^"]*+(?:""[^"]*+)*+'
-_OPEN = re.compile(f'"{_QUOTED}').fullmatch
-_CLOSED = re.compile(f'({_QUOTED})" *').match
+def _headings(line: str, separator: str) -> int:
+    """Count the cells of a line; one whose quoted text goes on in the next line counts as far as it goes."""
+    return len(next(csv.reader([line], delimiter=separator), []))
 
 
-class _Table:
-    """Takes the lines of a CSV apart by ``separator``.
+def _table(lines: Iterable[str], separator: str, number: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row of a CSV with its number; raise WrongFile at the first one that can't be taken apart."""
+    row, room = number, LONGEST_ROW
 
-    A quote counts at the start of a cell only, as in spreadsheets. Python's csv isn't used, as its limit for the length
-    of a cell is the whole process's, and it doesn't tell a quote that is never closed.
-    """
+    def fed() -> Iterator[str]:
+        nonlocal room
+        for line in lines:
+            room -= len(line)
+            if room < 0 or isinstance(line, _TooLong):
+                raise WrongFile(f"The file's row {row:,} {_TOO_LONG}; or close its quotes.")
+            yield f"{line}\n"
 
-    def __init__(self, separator: str) -> None:
-        self.separator = separator
-        each = re.escape(separator)
-        # A cell in quotes, a plain one, or a quote that isn't closed in this line or is followed by something.
-        self._cell = re.compile(f'(?s)(?:"({_QUOTED})" *+|([^"{each}][^{each}]*+|)){each}|(.+)')
-
-    def apart(self, line: str) -> tuple[list[str], str]:
-        """Return the cells of a line, and the rest of it from a quote on that is not closed as it should be."""
-        found = self._cell.findall(line + self.separator)
-        rest = found.pop()[2][:-1] if found[-1][2] else ""
-        return [plain or quoted.replace('""', '"') for quoted, plain, _ in found], rest
-
-    def rows(self, lines: Iterator[str], number: int) -> Iterator[tuple[int, list[str] | str]]:
-        """Yield each row with its number: its cells, or what is wrong with it."""
-        # The lines that a quoted cell takes besides are not enumerated: they are no rows.
-        for row, line in enumerate(lines, number):
-            if '"' not in line and not isinstance(line, _TooLong):
-                yield row, line.split(self.separator)
-            elif not isinstance(line, _TooLong):
-                yield row, self._quoted(line, lines, row)
-            elif line.odd:
-                raise _never_closed(row)
-            else:
-                yield row, _ROW_TOO_LONG
-
-    def _quoted(self, line: str, lines: Iterator[str], row: int) -> list[str] | str:
-        """Return the cells of a row with quotes in it, which may go on over further lines."""
-        cells, rest = self.apart(line)
-        room = LONGEST_ROW - len(line)
-        while rest:
-            if not _OPEN(rest):
-                return _QUOTE  # in this line only, so that the next one is a row again
-            held = [rest[1:]]
-            after = _closed(held, lines, room)
-            # Something behind the quote tells that it is another cell's, and opens that.
-            if after is None or not after.startswith((self.separator, "\n")):
-                raise _never_closed(row)
-            text = "\n".join(held)
-            cells.append(text.replace('""', '"'))
-            room -= len(text) + len(after)
-            more, rest = self.apart(after[1:-1]) if after != "\n" else ([], "")
-            cells += more
-        return cells
+    reader = csv.reader(fed(), delimiter=separator, strict=True)
+    while True:
+        # The limit for a cell is the whole process's, in which other scripts may run: it is another one in here only.
+        others = csv.field_size_limit(LONGEST_ROW)
+        try:
+            cells = next(reader, None)
+        except csv.Error:
+            raise WrongFile(
+                f"The file's row {row:,} can't be taken apart: a quote in it is not closed, or stands inside a quoted "
+                'text. Write that one twice, as in "a 5"" disk".'
+            ) from None
+        finally:
+            csv.field_size_limit(others)
+        if cells is None:
+            return
+        yield row, cells
+        row, room = row + 1, LONGEST_ROW
 
 
-def _closed(held: list[str], lines: Iterator[str], room: int) -> str | None:
-    """Add to ``held`` the lines of a quoted cell, and return what is behind its quote up to and with the line's end.
-
-    Return None where no quote comes within ``room`` characters.
-    """
-    for line in lines:
-        room -= len(line) + 1
-        if room < 0 or isinstance(line, _TooLong):
-            return None
-        if '"' in line and (found := _CLOSED(line)):
-            held.append(found[1])
-            return f"{line[found.end() :]}\n"
-        held.append(line)
-    return None
+def _odd_header(columns: list[str], second: tuple[int, list[str]] | None) -> str:
+    """Say what the first row looks like where it is no header of these columns, else nothing."""
+    names = [each for each in columns if each.strip()]
+    cells = [each for each in second[1] if each.strip()] if second else []
+    if len(names) == 1 and names[0].count("|") > 1:
+        return "has a first row with | between its columns: save it with commas, semicolons or tabs between them"
+    if len(names) < len(cells):
+        shape = f"has {len(names)} cells in its first row, and {len(cells)} in the second one"
+        return f"{shape}: its first row must name the columns, so take out a title above it"
+    if len(names) == 1:
+        return "has one column only: save it as CSV UTF-8, with commas, semicolons or tabs between the columns"
+    return ""
 
 
-def _never_closed(row: int) -> WrongFile:
-    return WrongFile(
-        f"The file's row {row:,} opens a quote that is not closed, at least not as it should be: close it, and write "
-        f"quotes inside a quoted text twice. A row has at most {LONGEST_ROW:,} characters."
-    )
-
-
-def _table_records(rows: Iterator[tuple[int, list[str] | str]], columns: list[str]) -> Iterator[Record]:
+def _table_records(rows: Iterable[tuple[int, list[str]]], columns: list[str], separator: str) -> Iterator[Record]:
     width = len(columns)
+    # Between words a separator has a blank behind it, between cells it has none.
+    between_cells = re.compile(f"{re.escape(separator)}(?! )").findall
     for row, cells in rows:
-        if isinstance(cells, str):
-            yield Record(row, None, cells)
-        elif len(cells) > width and any(map(str.strip, cells[width:])):
+        if len(cells) > width and any(map(str.strip, cells[width:])):
             more = f"has {len(cells):,} cells, the header only {width:,}"
             yield Record(row, None, f"{more}: a text with the separator in it must stand in quotes")
         elif "\0" in "".join(cells):
             yield Record(row, None, "has a NUL character in it: export the file again")
+        elif any(
+            len(between_cells(line)) >= width - 1 > 0 for cell in cells if "\n" in cell for line in cell.split("\n")[1:]
+        ):
+            rows_in_it = "has further rows in a quoted text, as it seems"
+            yield Record(row, None, f"{rows_in_it}: a quote at the start of a cell must be closed, or written twice")
         elif any(map(str.strip, cells)):
             # A spreadsheet may leave out the separators of empty cells at a row's end.
             yield Record(row, dict(zip(columns, cells, strict=False)), None)

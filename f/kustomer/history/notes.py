@@ -1,152 +1,192 @@
 """History notes.
 
 Shared by the steps that import old messages, not run by itself: what a job writes beside the file in Windmill's object
-storage, so that the next one knows what this one has begun, even when it was killed. For ``inbox/old.csv`` that is
-``inbox/old.csv.import/``.
+storage, one small note for each part, so that the next one knows what this one has begun, even when it was killed. For
+``inbox/old.csv`` that is ``inbox/old.csv.import/``.
 """
 
-import hashlib
 import json
+import os
 import re
+import secrets
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from f.kustomer.shared.errors import FileNotRead
-from f.kustomer.shared.storage import read, write
+from f.kustomer.shared.errors import FileNotRead, KustomerError
 
-# A bulk job that isn't done after a day never will be.
-GIVEN_UP_SECONDS = 86_400.0
+# A run that has given no sign of life for so long is dead; a living one gives one twice as often and more.
+DEAD_SECONDS = 120.0
+SIGN_SECONDS = 50.0
+# Between a claim and what is sent first, so that of two runs that begin at once one sees the other.
+CLAIM_SECONDS = 2.0
 
 Note = dict[str, Any]
+FIELDS = ("import", "parts", "done", "begun", "behind", "under_way", "inherited", "others", "recorded_at", "at_work")
+
+
+class AtWork(KustomerError):
+    """Another run imports this part of the file just now. Nothing was sent."""
 
 
 class Notes:
-    """The notes on one part of a file's import, which are those of this very import: the same file, columns and so on.
+    """The note on one part of an import into one organisation.
 
-    ``done`` is the row in which the last thread appears first of those that are recorded, ``begun`` that of the last
-    one of which something may be recorded, ``again`` are those before that are not recorded as a whole. ``under_way``
-    says what was submitted, and whose end nobody has seen; ``slowest`` are the seconds that the slowest job took;
-    ``recorded_at`` is when an import of this file has last recorded something, in epoch seconds.
+    ``done`` is the row in which the last thread appears first of those that are done, ``behind`` those before that
+    are not recorded as a whole; ``begun`` that of the last one of which something may be recorded. ``under_way``
+    says what was submitted, and whose end nobody has seen: ``kind``, ``job``, ``at``, ``rows``, ``threads``, and
+    when it was first looked for without all of it being there; ``inherited`` are those of imports that were here
+    before, as ``others`` tells. ``recorded_at`` is when something was recorded last. Times are in epoch seconds.
     """
 
-    def __init__(self, file: dict[str, Any] | None, about: Note, part: int) -> None:
-        """Take the file in the object storage, if it is one, and what the import is about: JSON."""
-        self._file, self._about, self._part = file, about, part
-        self._plan = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-        self._runs: list[Note] = []
-        self.done, self.begun, self.again = 0, 0, list[int]()
+    def __init__(self, file: dict[str, Any] | None, identity: str, organisation: str, part: int, parts: int) -> None:
+        """Take the file in the object storage, if it is one, and which import of it into which organisation this is."""
+        self._file, self._identity, self._part, self._parts = file, identity, part, parts
+        self._organisation = re.sub(r"\W+", "-", organisation)
+        self._run, self._written = secrets.token_hex(8), 0.0
+        self._lost = False
+        self.done, self.begun, self.behind = 0, 0, list[int]()
         self.under_way: Note | None = None
-        self.slowest = self.recorded_at = 0.0
+        self.inherited, self.others, self.recorded_at = list[Note](), False, 0.0
 
-    def load(self) -> None:
-        """Read what earlier jobs have noted. Raise FileNotRead where nobody can tell whether they have."""
-        found = self._read("begun.json")
-        self._runs = found.get("runs", []) if found else []
-        own = self._read(self._name(self._plan, self._part))
-        if own and own.get("about") == self._about:
-            self.done, self.begun, self.again = own["done"], own["begun"], own["again"]
-            self.under_way, self.slowest, self.recorded_at = own["under_way"], own["slowest"], own["recorded_at"]
+    def claim(self) -> None:
+        """Read what earlier runs have noted, and note that this one is at work.
 
-    def others_under_way(self) -> list[Note]:
-        """Return what other imports of a file of this name had under way when they ended."""
-        found: list[Note] = []
-        for run in self._others():
-            for part in range(run["parts"]):
-                note = self._read(self._name(run["plan"], part)) or {"recorded_at": 0, "under_way": None}
-                self.recorded_at = max(note["recorded_at"], self.recorded_at)
-                found += filter(None, [note["under_way"]])
-        return found
-
-    def touched(self) -> set[str] | None:
-        """Return the threads, by ``thread_name``, of which other imports may have recorded something; None is any."""
-        others = self._others()
-        if any(run["threads"] is None for run in others):
-            return None
-        return {thread for run in others for thread in run["threads"]}
-
-    def begin(self, parts: int, threads: Iterable[str] | None) -> None:
-        """Note that this import begins, before anything of it is sent: all threads, or only these."""
-        if self._file is None or any(run["plan"] == self._plan for run in self._runs):
-            return
-        names = None if threads is None else [thread_name(each) for each in threads]
-        about = {"organisation": self._about["organisation"], "plan": self._plan}
-        self._runs.append({**about, "parts": parts, "threads": names})
-        self._write("begun.json", {"runs": self._runs})
-
-    def submitting(self, kind: str, threads: Iterable[str], rows: Iterable[int]) -> None:
-        """Note what is about to be submitted."""
-        self.under_way = {"kind": kind, "job": None, "at": time.time(), "threads": list(threads), "rows": list(rows)}
+        Raise AtWork where another one is, or KustomerError where a note can't be read.
+        """
+        notes = self._all()
+        # Once more, as others may have begun since: what stands between this look and what is written is short.
+        own = self._read(self._part) or {}
+        notes |= {self._part: own} if own else {}
+        for at, note in notes.items():
+            foreign = note["import"] != self._identity
+            self.others |= foreign or note["others"]
+            self.inherited += [*note["inherited"], *([note["under_way"]] if foreign and note["under_way"] else [])]
+            if foreign or at == self._part:
+                self._check_dead(note["at_work"])
+                self.recorded_at = max(self.recorded_at, note["recorded_at"])
+        self.inherited = [each for at, each in enumerate(self.inherited) if each not in self.inherited[:at]]
+        if own.get("import") == self._identity:
+            self.done, self.begun, self.behind = own["done"], own["begun"], own["behind"]
+            self.under_way = own["under_way"]
         self.save()
+        if self._file:
+            time.sleep(CLAIM_SECONDS)
+
+    def _all(self) -> dict[int, Note]:
+        """Return the notes of all parts, those of an import that had more of them too."""
+        notes: dict[int, Note] = {}
+        part, parts = 0, self._parts
+        while part < parts:
+            if note := self._read(part):
+                notes[part] = note
+                parts = max(parts, note["parts"])
+            part += 1
+        return notes
+
+    def _check_dead(self, at_work: Note | None) -> None:
+        seconds = time.time() - (at_work["at"] if at_work else 0)
+        if at_work and seconds < DEAD_SECONDS:
+            wait = DEAD_SECONDS - max(seconds, 0)
+            raise AtWork(
+                f"Another run imports this file just now (Windmill's job {at_work['job']}), and has given a sign of "
+                f"life {max(seconds, 0):.0f} s ago. This run sent nothing. If that job was killed, run the import "
+                f"again in {wait:.0f} s.",
+                outcome="not_sent",
+                retryable=True,
+                retry_after=wait,
+            )
+
+    def submitting(self, kind: str, rows: Iterable[int], threads: Iterable[str]) -> None:
+        """Note what is about to be submitted, of which rows and threads.
+
+        Raise AtWork where another run has taken this part over.
+        """
+        self._check_owner()
+        self.under_way = {"kind": kind, "job": None, "at": time.time(), "rows": list(rows), "looked": None}
+        self.under_way["threads"] = sorted(set(threads))  # by which another import knows them
+        try:
+            self.save()
+        except KustomerError:
+            self.under_way = None
+            raise
 
     def submitted(self, job: str) -> None:
-        """Note the id of the job that was submitted."""
+        """Note the id of the bulk job that was submitted."""
         if self.under_way:
             self.under_way["job"] = job
             self.save()
 
-    def ended(self) -> None:
-        """Note that what was submitted has ended."""
-        self.under_way, self.recorded_at = None, time.time()
+    def settled(self, untold: Iterable[str], over: bool, looked: bool = False) -> None:
+        """Note, with whatever is noted next, of which rows nobody knows what has become of them, if of any.
 
-    def save(self) -> None:
-        """Write the note of this part."""
-        if self._file is None:
+        ``over`` says that no bulk job will tell it any more, ``looked`` that they were looked for.
+        """
+        self.recorded_at = time.time()
+        rows = [int(each) for each in untold]
+        if not (self.under_way and rows):
+            self.under_way = None
             return
-        self._write(
-            self._name(self._plan, self._part),
-            {
-                "about": self._about,
-                "done": self.done,
-                "begun": self.begun,
-                "again": self.again,
-                "under_way": self.under_way,
-                "slowest": self.slowest,
-                "recorded_at": self.recorded_at,
-            },
+        self.under_way["rows"] = rows
+        self.under_way["job"] = None if over else self.under_way["job"]
+        self.under_way["looked"] = self.under_way["looked"] or (time.time() if looked else None)
+
+    def sign(self) -> None:
+        """Give a sign of life when it is time for one."""
+        if time.time() - self._written >= SIGN_SECONDS:
+            self._check_owner()
+            self.save()
+
+    def _check_owner(self) -> None:
+        """Raise AtWork where another run has taken this part over, as this one has given no sign of life for long."""
+        note = self._read(self._part)
+        if note and (note["at_work"] or {}).get("run") != self._run:
+            self._lost = True
+            raise AtWork("Another run has taken this part over, so that this one has ended.", outcome="not_sent")
+
+    def save(self, at_work: bool = True) -> None:
+        """Write the note, unless another run has taken this part over."""
+        self._written = time.time()
+        if not self._file or self._lost:
+            return
+        sign = {"run": self._run, "job": os.environ.get("WM_JOB_ID"), "at": self._written}
+        values = (
+            *(self._identity, self._parts, self.done, self.begun, self.behind, self.under_way, self.inherited),
+            *(self.others, self.recorded_at, sign if at_work else None),
         )
+        from f.kustomer.shared.storage import write
 
-    def write_refused(self, lines: Iterable[str]) -> str | None:
-        """Write the rows that were refused, to be corrected and imported again; return where."""
-        if self._file is None:
+        write(self._place(self._part), json.dumps(dict(zip(FIELDS, values, strict=True))).encode())
+
+    def _place(self, part: int) -> dict[str, Any]:
+        return beside(self._file or {}, f"part-{part:04}-{self._organisation}.json")
+
+    def _read(self, part: int) -> Note | None:
+        if not self._file:
             return None
-        content = "".join(f"{line}\n" for line in lines)
-        return self._write(f"refused-{self._part:04}.ndjson", content) if content else None
+        from f.kustomer.shared.storage import read
 
-    def _others(self) -> list[Note]:
-        """Return the other imports into the same organisation: a trial in a sandbox has recorded nothing elsewhere."""
-        here = self._about.get("organisation")
-        return [run for run in self._runs if run["plan"] != self._plan and run["organisation"] == here]
-
-    @staticmethod
-    def _name(plan: str, part: int) -> str:
-        return f"part-{part:04}-{plan}.json"
-
-    def _place(self, name: str) -> dict[str, Any]:
-        file = self._file or {}
-        return {**{key: file[key] for key in ("storage",) if key in file}, "s3": f"{file['s3']}.import/{name}"}
-
-    def _read(self, name: str) -> Note | None:
-        if self._file is None:
-            return None
+        place = self._place(part)
         try:
-            with read(self._place(name)) as content:
-                found = json.load(content)
+            with read(place) as content:
+                note = json.load(content)
         except FileNotRead as error:
             if error.status == 404 or re.search("(?i)not found|no such ?key|does not exist", str(error)):
                 return None
             raise
-        except ValueError:  # nobody's note of ours
-            return None
-        return found if isinstance(found, dict) else None
+        except ValueError:
+            note = None
+        if not isinstance(note, dict) or note.keys() != set(FIELDS):
+            raise FileNotRead(
+                f"The note {place['s3']} can't be read: it is cut off, or something else. This run sent nothing. Look "
+                "whether another version of these steps has written it. Else delete it, and run the import without "
+                "fresh: then it looks in Kustomer for what is recorded. Wait a quarter of an hour before that, as what "
+                "was under way would be recorded twice.",
+                outcome="not_sent",
+            )
+        return note
 
-    def _write(self, name: str, content: str | Note) -> str:
-        place = self._place(name)
-        text = content if isinstance(content, str) else json.dumps(content)
-        write(place, text.encode("utf-8", "backslashreplace"))
-        return str(place["s3"])
 
-
-def thread_name(thread: str) -> str:
-    """Return a short name for a thread, as a list of ids may be long."""
-    return hashlib.sha256(thread.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def beside(file: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the place of a file with this name beside the one that is imported."""
+    return {**{key: file[key] for key in ("storage",) if key in file}, "s3": f"{file['s3']}.import/{name}"}

@@ -11,10 +11,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from f.kustomer.history.file import Record, decode
-from f.kustomer.record_message import Event, customer_of, message_of
+from f.kustomer.record_message import Event, customer_of, message_of, texts_of
 from f.kustomer.shared.advice import MISTAKEN_NAMES
 from f.kustomer.shared.contacts import emails, phone
-from f.kustomer.shared.inputs import Field, Problem, check, to_json
+from f.kustomer.shared.inputs import Field, Problem, check, not_sent_yet, to_json
+from f.kustomer.upload_attachment import links
 
 # A bulk job takes 95 kB, of which one message leaves room for its ids, dates and files.
 MAX_MESSAGE_BYTES = 90_000
@@ -96,14 +97,17 @@ class Options:
         self.defaults = {"app": app, "channel": channel, "direction": direction}
         self.names = _names(columns)
         self.is_csv = header is not None
-        # What else a file has is left aside where somebody has said what counts, or sees it named once.
+        # What else a file has is left aside, and named once, where somebody has said what counts.
         self.known_only = not columns and not self.is_csv
 
 
 def _names(columns: dict[str, str] | None) -> dict[str, list[str]]:
-    """Return our names by theirs, as ``_plain`` writes these; without ``columns`` theirs are ours."""
+    """Return our names by theirs, as ``_plain`` writes these; without ``columns`` theirs are ours.
+
+    What marks internal notes counts in any case, as nobody wants these to be shown.
+    """
     found: dict[str, list[str]] = {}
-    for ours, theirs in (columns or {name: name for name in _FIELDS}).items():
+    for ours, theirs in ({"private": "private", **columns} if columns else {name: name for name in _FIELDS}).items():
         if ours in _FIELDS and isinstance(theirs, str) and theirs.strip():
             found.setdefault(_plain(theirs), []).append(ours)
     return found
@@ -128,7 +132,7 @@ def wrong_columns(columns: dict[str, Any] | None, header: list[str] | None) -> l
     headings = [_plain(each) for each in header or []]
     pairs = [(ours, theirs) for theirs, all_ours in names.items() for ours in all_ours]
     for ours, theirs in pairs:
-        if header is not None and given and theirs not in headings:
+        if header is not None and ours in given and theirs not in headings:
             problems.append((f"columns.{ours}", f"is no column of the file{_meant([given[ours]], header)}"))
         if headings.count(theirs) > 1:
             problems.append((f"columns.{ours}", "is what several columns of the file are called: rename all but one"))
@@ -195,7 +199,7 @@ def as_json(value: dict[str, Any], options: Options) -> dict[str, Any]:
         ours = options.names.get(_plain(theirs), [])
         if ours and cell:
             is_object = "meta" in ours or "custom" in ours
-            found[theirs] = _listed(cell) if "files" in ours else _object(cell) if is_object else cell
+            found[theirs] = links(cell) if "files" in ours else _object(cell) if is_object else cell
     return found
 
 
@@ -212,9 +216,6 @@ def _named(value: dict[str, Any], options: Options) -> tuple[dict[str, Any], lis
     return found, problems
 
 
-# How programs write that there is nothing.
-_NULLS = {"nan", "none", "null", "undefined", "nat", "n/a", "#n/a", "<na>"}
-_NO_NULLS = {*_IDS, "email", "phone"}
 _NUMBER = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d+\.0+").fullmatch
 _DESTROYED = "is a number that a spreadsheet or a program made of the id: export it again, as text"
 
@@ -225,20 +226,11 @@ def _tidied(given: dict[str, Any], options: Options) -> dict[str, Any]:
     for name in _IDS:
         if type(row.get(name)) is int:
             row[name] = str(row[name])
-    for name in row.keys() & _NO_NULLS:
-        if isinstance(row[name], str) and row[name].strip().lower() in _NULLS:
-            del row[name]
     for name, default in options.defaults.items():
         each = row.get(name)
         each = each if each or each == 0 else default
         row[name] = each.strip().lower() if isinstance(each, str) and name != "app" else each
-    if options.is_csv and "files" in row:
-        row["files"] = _listed(row["files"])
     return row
-
-
-def _listed(cell: str) -> list[str]:
-    return re.split(r"[\s|]+", cell.strip())
 
 
 def _object(text: str) -> Any:
@@ -279,17 +271,15 @@ def _instant(value: Any) -> tuple[datetime | None, str | None]:
     except (ValueError, OverflowError):
         return None, _NO_DATE
     # Some databases write the year 1 where there is no date.
-    return (read, None) if read.year >= 1970 else (None, "is before 1970: give the date at which it was sent")
+    wrong = "is before 1970: give the date at which it was sent" if read.year < 1970 else not_sent_yet(read)
+    return (None, wrong) if wrong else (read, None)
 
 
 def _incomplete(row: dict[str, Any], told: set[str]) -> list[Problem]:
     """Return what a row lacks or can't have as a whole, but for what is ``told`` already."""
     if "row" in told:  # then nothing is left of it
         return []
-    ids = [(name, str(row.get(name, ""))) for name in _IDS]
-    problems = [(name, _DESTROYED) for name, each in ids if _NUMBER(each)]
-    # Answers are read without it, so that the message would not be known again.
-    problems += [(name, "has a NUL character in it: export it again") for name, each in ids if "\0" in each]
+    problems = [(name, _DESTROYED) for name in _IDS if _NUMBER(str(row.get(name, "")))]
     if "threadId" not in row:
         problems.append(("threadId", "is missing: the id of the conversation, the same for all its messages"))
     if "direction" not in row:  # which record_message takes for in
@@ -314,6 +304,11 @@ def _row(number: int, row: dict[str, Any], instant: datetime) -> Row | list[Prob
         customer["phone"] = phone(customer["phone"])
     files = [{"externalUrl": each} if isinstance(each, str) else each for each in row.get("files", [])]
     return Row(number, row["messageId"], row["threadId"], customer, sent_at, instant.timestamp(), body, files)
+
+
+def texts(row: Row) -> list[str]:
+    """Return what people wrote in a row, and what they are known by: what stays out of errors, results and logs."""
+    return texts_of({**row.body, **row.customer, "threadId": row.thread_id})
 
 
 def _too_large(body: dict[str, Any]) -> list[Problem]:

@@ -158,7 +158,8 @@ def read_object(status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
 
 def read_list(status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
     """Read an answer whose ``data`` is a list of resources."""
-    return _read_data(status, content, list)
+    problem, data = _read_data(status, content, list)
+    return problem or (None if all(isinstance(each, dict) for each in data["data"]) else OddAnswer), data
 
 
 def _read_data(status: int, content: bytes, shape: type) -> tuple[ProblemClass | None, Any]:
@@ -367,7 +368,7 @@ class Run:
         self._session, self._kind = session, kind
         self._texts = {name: body[name] for name in kind.redact if name in body}
         self.hide(*self._texts.values())
-        self._budget_left = BUDGET_SECONDS
+        self._budget = self._budget_left = BUDGET_SECONDS
         self._outcome: Outcome = "not_sent"
         self._lookup_keys = ""  # what a next run looks for, where it can
         self._absent: tuple[str, Keys, float] = "", (), -math.inf  # where, which keys, and when a look showed nothing
@@ -390,6 +391,10 @@ class Run:
         """Keep further texts out of errors and logs."""
         self._session.redact.hide(*texts)
 
+    def hurry(self, seconds: float) -> None:
+        """Wait and repeat no longer than so many seconds."""
+        self._budget = self._budget_left = min(seconds, BUDGET_SECONDS)
+
     def read(self, path: str) -> Answer:
         """Read what is at ``path``: the decoded answer with its headers. Raise KustomerError."""
         answer = self.send(self._signed("GET", path, read=read_object))
@@ -403,8 +408,9 @@ class Run:
         A page that is too large is asked for again in smaller ones. Each has the budget of a run.
         """
         page, size = 1, PAGE_SIZE
+        before: Any = []
         while True:
-            self._budget_left = BUDGET_SECONDS
+            self._budget_left = self._budget
             answer = self.send(self._signed("GET", f"{path}?page={page}&pageSize={size}", read=read_list))
             if answer.why == TOO_LARGE and size > 1:
                 # Each size divides those before it, so that a page of the new one begins where the old one did.
@@ -414,8 +420,11 @@ class Run:
             if answer.problem:
                 raise self.error(answer, self._kind.name)
             resources = answer.data["data"]
+            if not resources or resources == before:  # some servers repeat their last page for ever
+                return
             yield from resources
-            if not resources or (len(resources) < size and not dig(answer.data, "links", "next")):
+            before = resources
+            if len(resources) < size and not dig(answer.data, "links", "next"):
                 return
             page += 1
 
@@ -537,7 +546,7 @@ class Run:
     def _send(self, request: Request) -> Answer:
         """Send one request and read the whole answer; never raise for what happens on the way."""
         if self._budget_left < 0:
-            return Answer(NoAnswer, why=f"the {BUDGET_SECONDS:g} s of this run were used up")
+            return Answer(NoAnswer, why=f"the {self._budget:.0f} s of this run were used up")
         self._session.count()
         started = time.monotonic()
         try:

@@ -4,6 +4,7 @@ Shared by the Kustomer steps, not run by itself: reads and writes files in Windm
 time. https://www.windmill.dev/docs/core_concepts/object_storage_in_windmill
 """
 
+import io
 import tempfile
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -42,16 +43,25 @@ def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
     return copied
 
 
-def write(stored: dict[str, Any], content: bytes, path: str = "body.file") -> None:
-    """Write a whole file to the object storage, in place of what is there. Raise FileNotWritten."""
+def write(stored: dict[str, Any], content: bytes | BinaryIO, path: str = "body.file") -> None:
+    """Write a whole file to the object storage, in place of what is there. Raise FileNotWritten.
+
+    A ``content`` that is a file is read from its start.
+    """
     import wmill
+
+    length = len(content) if isinstance(content, bytes) else content.seek(0, 2)
+    payload: Any = content
+    if not isinstance(content, bytes):
+        content.seek(0)
+        payload = io.BufferedReader(content)
 
     def put() -> None:
         windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
         with windmill.client:
-            windmill.write_s3_file(wmill.S3Object(stored), content, None)
+            windmill.write_s3_file(wmill.S3Object(stored), payload, None)
 
-    if error := Watch(time_for(len(content))).run(put):
+    if error := Watch(time_for(length)).run(put):
         raise _failure(FileNotWritten, "written to", error, path)
 
 
