@@ -83,7 +83,6 @@ def test_form_stays_as_it_is_pasted(tmp_path: pathlib.Path) -> None:
     assert windmill_cli.read_yaml(step.with_suffix(".script.yaml"))["schema"] == form
 
 
-@pytest.mark.xfail(reason="the wire is to lose a third of its lines")
 def test_message_is_short_enough_to_paste() -> None:
     """An editor in a browser takes 100 kB."""
     assert len(file_of("create_message").encode()) < 100_000

@@ -26,7 +26,10 @@ def read(stored: dict[str, Any], path: str = "body.file") -> BinaryIO:
 
     def copy() -> None:
         nonlocal file
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        with watch.lock:  # nobody would close what is opened once nobody waits
+            if watch.over:
+                raise TimeoutError
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         windmill = wmill.Windmill()  # type: ignore[no-untyped-call]
         windmill.client.event_hooks = {"response": [_refuse]}
         with windmill.client, windmill.load_s3_file_reader(wmill.S3Object(stored), None) as reader:
