@@ -243,10 +243,10 @@ def cold(rounds: Rounds) -> Iterator[Row]:
             "single": lambda: run(file, dataclasses.asdict(account)),
         }
         times, peaks = in_turns(kinds, rounds)
-    yield Row("one job, shared modules fetched", "ms", times["naive"], times["loader"], 1.25)
-    yield Row("one job, shared modules in place", "ms", times["naive"], times["beside"], 1.25)
+    yield Row("one job, shared modules fetched", "ms", times["naive"], times["loader"], 1.15)
+    yield Row("one job, shared modules in place", "ms", times["naive"], times["beside"], 1.15)
     yield Row("one job, in a single file", "ms", times["naive"], times["single"], 1.1)
-    yield Row("peak memory of a job", "MiB", peaks["naive"], peaks["loader"], 1.15)
+    yield Row("peak memory of a job", "MiB", peaks["naive"], peaks["loader"], 1.05)
 
 
 def whole(rounds: Rounds) -> Iterator[Row]:
@@ -265,7 +265,7 @@ def whole(rounds: Rounds) -> Iterator[Row]:
             "all": lambda: run(RECORD, event(), workspace=workspace),
         }
         times, _ = in_turns(kinds, rounds)
-    yield Row("record_message against create_message, a job", "ms", times["message"], times["all"], 1.3)
+    yield Row("record_message against create_message, a job", "ms", times["message"], times["all"], 1.15)
 
 
 def warm(
@@ -302,7 +302,7 @@ def warm_tls(rounds: Rounds) -> Iterator[Row]:
         for part in issued.cert_chain_pems:
             part.write_to_path(chain, append=True)
         env = {"REQUESTS_CA_BUNDLE": trusted, "SSL_CERT_FILE": trusted}
-        yield from warm(rounds, "one message, warm, TLS", 0.5, (chain, key), env)
+        yield from warm(rounds, "one message, warm, TLS", 0.45, (chain, key), env)
 
 
 def checking(rounds: Rounds) -> float:
