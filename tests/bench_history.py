@@ -27,7 +27,7 @@ TIMEOUT = 900
 HURRIED = """\
 import time
 
-from f.kustomer.history.pace import clock
+from f.kustomer.history.jobs import clock
 from f.kustomer.import_messages import main as import_messages
 
 at = [0.0]

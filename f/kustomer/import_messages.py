@@ -15,15 +15,22 @@ from io import BytesIO
 from typing import Any, BinaryIO, Literal
 
 from f.kustomer.history.file import WrongFile, records
-from f.kustomer.history.jobs import SMALLEST_LIMIT, BulkJobs, Pace, clock
-from f.kustomer.history.notes import Notes, beside
+from f.kustomer.history.jobs import SMALLEST_LIMIT, BulkJobs, Notes, Pace, beside, clock
 from f.kustomer.history.plan import Plan, parts_of
 from f.kustomer.history.rows import Columns, Options, as_json, row_of, unused_columns, wrong_columns
 from f.kustomer.history.threads import Part
-from f.kustomer.shared.advice import invalid
-from f.kustomer.shared.client import log, start
-from f.kustomer.shared.errors import AccessDenied, InvalidInput, KustomerError, RecordKind
-from f.kustomer.shared.inputs import Field, Number, Problem, kustomer, unless_blank
+from f.kustomer.shared.client import (
+    AccessDenied,
+    Field,
+    KustomerError,
+    Number,
+    Problem,
+    RecordKind,
+    kustomer,
+    log,
+    start,
+    unless_blank,
+)
 from f.kustomer.upload_attachment import S3Object, decoded, not_base64, s3_object
 
 KEEP = 0.5
@@ -175,10 +182,14 @@ def _name(given: dict[str, Any]) -> str:
     return str(given["file"].get("filename") or given["file"]["s3"] if "file" in given else given.get("name", ""))
 
 
-def _wrong_file(given: dict[str, Any], error: WrongFile) -> InvalidInput:
-    path = "body.file" if "file" in given else "body.content"
-    reason = {"code": "wrong_file", "title": str(error), "detail": None, "path": path}
-    return InvalidInput(f"This run sent nothing. {error}", outcome="not_sent", errors=[reason])
+def _invalid(*problems: Problem) -> KustomerError:
+    from f.kustomer.shared.advice import invalid
+
+    return invalid([(f"body.{path}", what) for path, what in problems])
+
+
+def _file(given: dict[str, Any]) -> str:
+    return "file" if "file" in given else "content"
 
 
 def _plan(given: dict[str, Any], file: BinaryIO) -> Plan:
@@ -188,9 +199,9 @@ def _plan(given: dict[str, Any], file: BinaryIO) -> Plan:
     try:
         parts = parts_of(sum(1 for _ in records(file, _name(given))))
     except WrongFile as error:
-        raise _wrong_file(given, error) from None
+        raise _invalid((_file(given), str(error))) from None
     if given["part"] >= parts:
-        raise invalid([("body.part", f"must be less than {parts}: the file has so many parts, counted from 0")])
+        raise _invalid(("part", f"must be less than {parts}: the file has so many parts, counted from 0"))
     return Plan(int(given["part"]), parts)
 
 
@@ -200,7 +211,8 @@ def _read_rows(given: dict[str, Any], file: BinaryIO, plan: Plan) -> list[str]:
     try:
         rows = records(file, _name(given))
         if problems := wrong_columns(columns, rows.columns):
-            raise invalid(_first_row(given, rows.odd_header) + [(f"body.{path}", what) for path, what in problems])
+            odd = [(_file(given), rows.odd_header)] if rows.odd_header else []
+            raise _invalid(*odd, *problems)
         options = _options(given, rows.columns)
         names = dict.fromkeys(rows.columns or [])
         for record in rows:
@@ -210,7 +222,7 @@ def _read_rows(given: dict[str, Any], file: BinaryIO, plan: Plan) -> list[str]:
                 names |= dict.fromkeys(record.value)
             plan.add(record.row, row_of(record, options))
     except WrongFile as error:
-        raise _wrong_file(given, error) from None
+        raise _invalid((_file(given), str(error))) from None
     plan.choose(int(given["limit"]) if "limit" in given else None)
     remarks = []
     if "content" in given:
@@ -221,10 +233,6 @@ def _read_rows(given: dict[str, Any], file: BinaryIO, plan: Plan) -> list[str]:
     if unused := unused_columns(columns, list(names)):
         remarks.append(f"Columns of the file that are left aside: {', '.join(unused[:MOST_NAMES])}.")
     return remarks
-
-
-def _first_row(given: dict[str, Any], odd: str) -> list[Problem]:
-    return [("body.file" if "file" in given else "body.content", odd)] if odd else []
 
 
 def _options(given: dict[str, Any], header: list[str] | None) -> Options:

@@ -8,9 +8,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from f.kustomer.shared.advice import invalid
-from f.kustomer.shared.client import dig
-from f.kustomer.shared.inputs import Field, check
+from f.kustomer.shared.client import Field, check, dig
 
 # Nobody reads more, and a result has its limits.
 MOST_REASONS = 50
@@ -77,6 +75,8 @@ def main(body: "Results") -> dict[str, Any]:
     """
     given, problems = check(body, Results, limit=None)
     if problems:
+        from f.kustomer.shared.advice import invalid
+
         raise invalid(problems)
     if "parts" in given:
         return {"finished": not any(part.get("again") for part in given["parts"]), "parts": given["parts"]}

@@ -176,7 +176,7 @@ def test_parts_that_are_killed_are_told_and_the_next_run_goes_on(
     rows = history(100, threads=20)
     site.put(rows)
     counted = itertools.count()
-    claim = importlib.import_module("f.kustomer.history.notes").Notes.claim
+    claim = importlib.import_module("f.kustomer.history.jobs").Notes.claim
 
     def fail_sometimes(notes: Any) -> None:
         if next(counted) % 2:
@@ -184,7 +184,7 @@ def test_parts_that_are_killed_are_told_and_the_next_run_goes_on(
         claim(notes)
 
     with monkeypatch.context() as patched:
-        patched.setattr("f.kustomer.history.notes.Notes.claim", fail_sometimes)
+        patched.setattr("f.kustomer.history.jobs.Notes.claim", fail_sometimes)
         with pytest.raises(ImportIncomplete) as raised:
             run(given)
     assert "the worker is gone" in str(raised.value)

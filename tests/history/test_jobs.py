@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from f.kustomer.history import threads
-from f.kustomer.history.notes import AtWork
+from f.kustomer.history.jobs import AtWork
 from f.kustomer.shared import storage
 from f.kustomer.shared.errors import AccessDenied, FileNotRead
 from tests.history.conftest import KEY, ROLES, Site, history
@@ -683,7 +683,7 @@ def test_a_run_that_was_suspended_ends_once_another_has_taken_over(
 
     def suspended(stored: Any, content: Any) -> None:
         write(stored, content)
-        if not overtaken and b'"kind": "messages", "job": "' in content:
+        if not overtaken and b'"kind": "message", "job": "' in content:
             overtaken.append(None)
             site.kustomer.advance(1_000)
             overtaken[0] = site.run(app=app)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from f.kustomer.history import plan, threads
-from f.kustomer.history.notes import DEAD_SECONDS, AtWork
+from f.kustomer.history.jobs import DEAD_SECONDS, AtWork
 from f.kustomer.shared import client, storage
 from f.kustomer.shared.wire import Reply, exchange
 from tests.history.conftest import Site, history

@@ -13,13 +13,13 @@ from f.kustomer.history.plan import (
     STATUSES,
     Forecast,
     Plan,
+    Row,
     Status,
     Thread,
     batches,
     part_of,
     parts_of,
 )
-from f.kustomer.history.rows import Row
 
 
 def row(number: int, message: str = "", thread: str = "t", at: float = 0, **other: Any) -> Row:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from f.kustomer.create_message import Message
 from f.kustomer.history.file import Record
-from f.kustomer.history.rows import Columns, HistoryRow, Options, Row, row_of, unused_columns, wrong_columns
+from f.kustomer.history.plan import Row
+from f.kustomer.history.rows import Columns, HistoryRow, Options, row_of, unused_columns, wrong_columns
 from f.kustomer.record_message import LINE_LENGTH, TEXT_LENGTH
 from f.kustomer.shared.inputs import Node, check, to_json
 

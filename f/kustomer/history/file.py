@@ -22,7 +22,7 @@ _TOO_LONG = f"is longer than {LONGEST_ROW:,} characters: shorten its text, or at
 
 
 class WrongFile(Exception):
-    """The file as a whole can't be read; the text says what it is and what to do, and quotes nothing of it."""
+    """The file as a whole can't be read; the text says what is wrong with it and what to do, and quotes nothing."""
 
 
 class Record(NamedTuple):
@@ -62,7 +62,7 @@ def records(file: BinaryIO, name: str = "") -> Records:
     lines = _lines(_texts(chain([head], chunks), _encoding(head)))
     number, first = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (0, ""))
     if not number:
-        raise WrongFile("The file is empty: give one with a row for each message.")
+        raise WrongFile("is empty: give one with a row for each message")
     if _is_json(first, name):
         return Records(_json_records(chain([first], lines), number))
     # Excel's own hint, which it doesn't show as a row; saved again, it has the separators of empty cells behind it.
@@ -102,16 +102,16 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         while chunk := source.read(CHUNK_BYTES):
             yield chunk
     except EOFError:
-        raise WrongFile("The gzip file is cut off: copy or export it again.") from None
+        raise WrongFile("is a gzip file that is cut off: copy or export it again") from None
     except (gzip.BadGzipFile, zlib.error):
-        raise WrongFile("The gzip file is damaged: copy or export it again.") from None
+        raise WrongFile("is a gzip file that is damaged: copy or export it again") from None
 
 
 def _encoding(head: bytes) -> str:
     """Return in which encoding a file that begins so is; raise WrongFile where it is no text at all."""
     for start, what in _NO_TEXT:
         if re.match(start, head):
-            raise WrongFile(f"The file is {what}.")
+            raise WrongFile(f"is {what}")
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     # Without a mark the zeros tell, as what a file begins with is ASCII: a heading's name, or {"
@@ -120,7 +120,7 @@ def _encoding(head: bytes) -> str:
     if re.match(rb"(\0[^\0]){2}", head):
         return "utf-16-be"
     if b"\0" in head[:1_000].partition(b"\n")[0]:
-        raise WrongFile("The file is no text: export the messages as CSV or as JSON lines.")
+        raise WrongFile("is no text: export the messages as CSV or as JSON lines")
     return "utf-8-sig"
 
 
@@ -134,7 +134,7 @@ def _texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             line = 1 + before + len(re.findall(rb"\r\n?|\n", error.object[: error.start]))
             where = f"not UTF-8 (line {line:,})" if encoding == "utf-8-sig" else "UTF-16 that is cut off or damaged"
-            raise WrongFile(f"The file is {where}: save it as CSV UTF-8, or export it again in UTF-8.") from None
+            raise WrongFile(f"is {where}: save it as CSV UTF-8, or export it again in UTF-8") from None
         before += text.count("\n")
         yield text
 
@@ -168,12 +168,12 @@ def _is_json(first: str, name: str) -> bool:
     start = first.strip()
     if start.startswith("<"):
         what = "a web page" if re.match(r"(?i)<(!doctype )?html|<head", start) else "XML"
-        raise WrongFile(f"The file is {what}: export the messages as CSV or as JSON lines, and give what was saved.")
+        raise WrongFile(f"is {what}: export the messages as CSV or as JSON lines, and give what was saved")
     if start.startswith("["):
-        raise WrongFile("The file is one JSON array: write each object on a line of its own, as jq -c '.[]' does.")
+        raise WrongFile("is one JSON array: write each object on a line of its own, as jq -c '.[]' does")
     if start.startswith("{"):
         if start[-1] in "{[" and not isinstance(first, _TooLong):
-            raise WrongFile("The file has JSON over several lines: write each object on one line, as jq -c . does.")
+            raise WrongFile("has JSON over several lines: write each object on one line, as jq -c . does")
         return True
     named = re.search(r"(?i)\.(ndjson|jsonl|json)(\.gz)?$", name)
     return bool(named) and not re.search("[,;\t]", start)
@@ -246,7 +246,7 @@ def _table(lines: Iterable[str], separator: str, number: int) -> Iterator[tuple[
         for line in lines:
             room -= len(line)
             if room < 0 or isinstance(line, _TooLong):
-                raise WrongFile(f"The file's row {row:,} {_TOO_LONG}; or close its quotes.")
+                raise WrongFile(f"has a row {row:,} that {_TOO_LONG}, and close its quotes")
             yield f"{line}\n"
 
     reader = csv.reader(fed(), delimiter=separator, strict=True)
@@ -257,8 +257,8 @@ def _table(lines: Iterable[str], separator: str, number: int) -> Iterator[tuple[
             cells = next(reader, None)
         except csv.Error:
             raise WrongFile(
-                f"The file's row {row:,} can't be taken apart: a quote in it is not closed, or stands inside a quoted "
-                'text. Write that one twice, as in "a 5"" disk".'
+                f"has a row {row:,} that can't be taken apart: a quote in it is not closed, or stands inside a quoted "
+                'text, where it must be written twice, as in "a 5"" disk"'
             ) from None
         finally:
             csv.field_size_limit(others)

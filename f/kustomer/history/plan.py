@@ -15,8 +15,6 @@ from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from f.kustomer.history.rows import Row
-from f.kustomer.shared.errors import LONGEST_REASON
 from f.kustomer.shared.inputs import Problem, to_json
 
 # https://developer.kustomer.com/docs/guides/bulk-operations
@@ -31,9 +29,10 @@ WAVE = 100
 BYTES_BESIDE_THE_ROW = 180
 # A bulk job takes a request to submit it and one to read what became of it.
 REQUESTS_OF_A_JOB = 2
-# Nobody reads more reasons, or more examples.
+# Nobody reads more reasons, more examples, or longer texts.
 MOST_REASONS = 50
 MOST_EXAMPLES = 3
+LONGEST_REASON = 1_000
 
 # ``left`` is for a later run, ``unknown`` may be recorded or not.
 Status = Literal["created", "already", "refused", "unknown", "left"]
@@ -54,6 +53,24 @@ CREATE TABLE item (
 CREATE TABLE problem (row INTEGER, path TEXT, title TEXT);
 CREATE INDEX problem_row ON problem (row);
 """
+
+
+class Row(NamedTuple):
+    """A message of a file, ready to be sent but for the ids of its customer, conversation and files.
+
+    ``number`` is the record's row, ``customer`` who it is with, spelled as find_customer spells it; ``sent_at`` is in
+    UTC with milliseconds, ``at`` the same in seconds since 1970; ``body`` is create_message's; ``files`` are
+    upload_attachment's bodies.
+    """
+
+    number: int
+    message_id: str
+    thread_id: str
+    customer: dict[str, str]
+    sent_at: str
+    at: float
+    body: dict[str, Any]
+    files: list[dict[str, Any]]
 
 
 class Thread(NamedTuple):

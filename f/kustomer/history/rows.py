@@ -8,14 +8,13 @@ import re
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from f.kustomer.history.file import Record, decode
-from f.kustomer.record_message import Event, customer_of, message_of, texts_of
-from f.kustomer.shared.advice import MISTAKEN_NAMES
+from f.kustomer.history.plan import Row
+from f.kustomer.record_message import Event, customer_of, message_of
 from f.kustomer.shared.contacts import emails, phone
 from f.kustomer.shared.inputs import Field, Problem, check, not_sent_yet, to_json
-from f.kustomer.upload_attachment import links
 
 # A bulk job takes 95 kB, of which one message leaves room for its ids, dates and files.
 MAX_MESSAGE_BYTES = 90_000
@@ -60,24 +59,6 @@ class Columns:
 
 
 _FIELDS = tuple(Columns.__annotations__)
-
-
-class Row(NamedTuple):
-    """A message of a file, ready to be sent but for the ids of its customer, conversation and files.
-
-    ``number`` is the record's row, ``customer`` who it is with, spelled as find_customer spells it; ``sent_at`` is in
-    UTC with milliseconds, ``at`` the same in seconds since 1970; ``body`` is create_message's; ``files`` are
-    upload_attachment's bodies.
-    """
-
-    number: int
-    message_id: str
-    thread_id: str
-    customer: dict[str, str]
-    sent_at: str
-    at: float
-    body: dict[str, Any]
-    files: list[dict[str, Any]]
 
 
 class Options:
@@ -142,6 +123,8 @@ def wrong_columns(columns: dict[str, Any] | None, header: list[str] | None) -> l
 
 def _missing(there: set[str], header: list[str], given: bool) -> list[Problem]:
     """Return which needed fields no column is for, with the column of the file that is likely meant."""
+    from f.kustomer.shared.advice import MISTAKEN_NAMES
+
     free = [] if given else [each for each in header if _plain(each) not in _names(None)]
     wanted = [name for name in ("messageId", "threadId", "sentAt") if name not in there]
     wanted += [] if there & _CUSTOMER else ["email"]
@@ -179,7 +162,7 @@ def row_of(record: Record, options: Options) -> Row | list[Problem]:
     private = _private(given.pop("private", None))
     instant, undated = _instant(given.pop("sentAt", None))
     for name in ("meta", "custom"):
-        if options.is_csv and given.get(name):
+        if isinstance(given.get(name), str):
             given[name] = _object(given[name])
     row, wrong = check(_tidied(given, options), HistoryRow, "row", limit=None)
     problems += [(path.removeprefix("row."), what) for path, what in wrong]
@@ -191,16 +174,10 @@ def row_of(record: Record, options: Options) -> Row | list[Problem]:
 
 
 def as_json(value: dict[str, Any], options: Options) -> dict[str, Any]:
-    """Return a row as a line of JSON that is read as it was; unused columns of a CSV are left out."""
+    """Return a row as a line of JSON that is read as it was; empty and unused columns of a CSV are left out."""
     if not options.is_csv:
         return value
-    found: dict[str, Any] = {}
-    for theirs, cell in value.items():
-        ours = options.names.get(_plain(theirs), [])
-        if ours and cell:
-            is_object = "meta" in ours or "custom" in ours
-            found[theirs] = links(cell) if "files" in ours else _object(cell) if is_object else cell
-    return found
+    return {theirs: cell for theirs, cell in value.items() if cell and _plain(theirs) in options.names}
 
 
 def _named(value: dict[str, Any], options: Options) -> tuple[dict[str, Any], list[Problem]]:
@@ -304,11 +281,6 @@ def _row(number: int, row: dict[str, Any], instant: datetime) -> Row | list[Prob
         customer["phone"] = phone(customer["phone"])
     files = [{"externalUrl": each} if isinstance(each, str) else each for each in row.get("files", [])]
     return Row(number, row["messageId"], row["threadId"], customer, sent_at, instant.timestamp(), body, files)
-
-
-def texts(row: Row) -> list[str]:
-    """Return what people wrote in a row, and what they are known by: what stays out of errors, results and logs."""
-    return texts_of({**row.body, **row.customer, "threadId": row.thread_id})
 
 
 def _too_large(body: dict[str, Any]) -> list[Problem]:

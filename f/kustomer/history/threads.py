@@ -13,13 +13,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from f.kustomer.find_customer import lookup_keys, new_customer
-from f.kustomer.history.jobs import KEPT, SETTLE_SECONDS, STUCK, BulkJobs, Kind, TimeIsUp, Unsettled
-from f.kustomer.history.notes import Note
-from f.kustomer.history.plan import WAVE, Plan, Thread, customer_key
-from f.kustomer.history.rows import Row
-from f.kustomer.shared.client import dig
-from f.kustomer.shared.errors import FileNotRead, KustomerError, RecordKind, Rejected
-from f.kustomer.upload_attachment import ATTACHMENT, attach
+from f.kustomer.history.jobs import KEPT, SETTLE_SECONDS, STUCK, BulkJobs, Note, TimeIsUp, Unsettled
+from f.kustomer.history.plan import WAVE, Plan, Row, Thread, customer_key
+from f.kustomer.shared.client import KustomerError, RecordKind, Rejected, dig
 
 # What was submitted, and whose bulk job nobody knows, may appear for so long; what two looks don't show that are so far
 # apart was never taken.
@@ -33,13 +29,10 @@ MOST_FAILED_FILES = 3
 TAKEN = re.compile("(?i)duplicate|already|exist|unique|taken|conflict")
 
 
-def _kind(name: str) -> Kind:
-    role = f"org.permission.{name}.create"
-    return Kind(f"{name}s", RecordKind(name, role=role, not_sent_text=KEPT, quiet=True))
-
-
-CUSTOMERS, CONVERSATIONS, MESSAGES = map(_kind, ("customer", "conversation", "message"))
-ATTACHMENTS = ATTACHMENT._replace(quiet=True)
+CUSTOMERS, CONVERSATIONS, MESSAGES = (
+    RecordKind(name, role=f"org.permission.{name}.create", not_sent_text=KEPT, quiet=True)
+    for name in ("customer", "conversation", "message")
+)
 
 
 class Place(NamedTuple):
@@ -88,7 +81,7 @@ class Part:
         with suppress(KustomerError):  # the next run looks for what this one has done without it, too
             self._notes.save(at_work=False)
         under_way = self._notes.under_way
-        if under_way and under_way["kind"] == MESSAGES.collection:
+        if under_way and under_way["kind"] == MESSAGES.name:
             why = "was submitted, and what became of it is not known: run the import again in a quarter of an hour"
             self._plan.leave_unknown(under_way["rows"], why)
 
@@ -178,14 +171,14 @@ class Part:
 
     def _find_conversation(self, thread_id: str) -> Place | None:
         keys = [("externalId", thread_id)]
-        found = self._jobs.call(CONVERSATIONS.record, lambda run: run.find("/v1/conversations", keys), [thread_id])
+        found = self._jobs.call(CONVERSATIONS, lambda run: run.find("/v1/conversations", keys), [thread_id])
         if not found:
             return None
         return Place(found["data"]["id"], _related(found, "customer"))
 
     def _message_ids(self, place: Place) -> dict[str, str]:
         """Return the messages that a conversation has, whoever recorded them: their ids, each by its externalId."""
-        there = self._jobs.listed(MESSAGES.record, f"/v1/conversations/{place.conversation}/messages")
+        there = self._jobs.listed(MESSAGES, f"/v1/conversations/{place.conversation}/messages")
         return {str(each.get("externalId")): str(each["id"]) for each in there}
 
     # Customers
@@ -229,7 +222,7 @@ class Part:
         keys = lookup_keys(customer)
         hidden = [value for _, value in keys]
         try:
-            found = self._jobs.call(CUSTOMERS.record, lambda run: run.find("/v1/customers", keys), hidden)
+            found = self._jobs.call(CUSTOMERS, lambda run: run.find("/v1/customers", keys), hidden)
         except Rejected:  # nobody has what Kustomer doesn't even look for, and a submit tells what is wrong with it
             return ""
         return str(dig(found, "data", "id") or "")
@@ -293,7 +286,7 @@ class Part:
         keys = [("externalId", row.message_id)]
         found = None
         if TAKEN.search(why):
-            found = self._jobs.call(MESSAGES.record, lambda run: run.find("/v1/messages", keys), [row.message_id])
+            found = self._jobs.call(MESSAGES, lambda run: run.find("/v1/messages", keys), [row.message_id])
         if not found:
             self._plan.refuse(row.number, [("", f"was refused by Kustomer: {why}")])
         elif (where := _related(found, "conversation")) == self._places[row.thread_id].conversation:
@@ -320,6 +313,9 @@ class Part:
 
     def _attached(self, row: Row) -> list[dict[str, Any]]:
         """Return the attachments for a row's files; none where one fails, which leaves the row to the next run."""
+        from f.kustomer.upload_attachment import ATTACHMENT, attach  # which only files pay
+
+        kind = ATTACHMENT._replace(quiet=True)
         attachments = []
         for at, file in enumerate(row.files):
             path = f"files[{at}]"
@@ -329,11 +325,10 @@ class Part:
                 return []
             hidden = [file["externalUrl"]] if "externalUrl" in file else []  # it may let in whoever has it
             try:
-                attachments.append(self._jobs.call(ATTACHMENTS, partial(attach, given=file, path=path), hidden))
+                attachments.append(self._jobs.call(kind, partial(attach, given=file, path=path), hidden))
                 self._failed_files = 0
             except KustomerError as error:
-                its_own = isinstance(error, FileNotRead | Rejected) and not error.retryable
-                self._failed_files += not its_own
+                self._failed_files += error.retryable  # else it is the file's own fault
                 self._plan.tell(row.number, [(path, f"failed, so that this row is left: {error}")])
                 return []
         return attachments

@@ -77,7 +77,9 @@ __all__ = (
     "OddAnswer",
     "Problem",
     "ProblemClass",
+    "RateLimited",
     "RecordKind",
+    "Redactor",
     "Rejected",
     "Request",
     "Run",
@@ -93,7 +95,9 @@ __all__ = (
     "log",
     "start",
     "start_checked",
+    "to_json",
     "unless_blank",
+    "until_reset",
 )
 
 # For waiting and repeating around one thing; outlasts the one-minute window of every limit:
