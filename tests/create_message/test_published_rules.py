@@ -91,9 +91,12 @@ def faults(body: Json) -> set[str]:
 def is_an_id(text: str) -> bool:
     """Whether a text can be looked for, and is not what a program writes for nothing (the short words of those)."""
     seen = any(each.isprintable() and not each.isspace() for each in text)
-    nothing = {"", "-", "--", "na", "n/a", "nan", "nat", "nil", "\\n", "#na", "null", "none"}
-    plain = text.strip(" <>()[]{}").lower()
-    return seen and plain not in nothing and not re.search("[\0\ud800-\udfff]|\\{\\{[^{}]*}}|\\${[^{}]*}", text)
+    nothing = {"na", "n/a", "n.a.", "nan", "nat", "nil", "#na", "#nv", "null", "none", "\\n"}
+    plain = text.strip(" <>()[]{}'\"").lower()
+    number = re.fullmatch(r"\d+([.,]\d+)?e\+\d+|\d{3,}\.0+", plain)
+    template = re.search(r"\{\{[^{}]*}}|\${[^{}]*}|<%.*%>|\{%.*%}|^[0-]{24,}$", text)
+    empty = not re.search(r"\w", text) or re.search("[\0\ud800-\udfff]", text)
+    return seen and plain not in nothing and not (number or template or empty)
 
 
 # Bodies

@@ -3,10 +3,10 @@
 import pytest
 
 from f.kustomer.create_message import differences, rewritten
-from f.kustomer.shared.errors import Conflict
+from f.kustomer.shared.errors import Conflict, OddAnswer
 from tests.conftest import Body, Step
 from tests.stand_ins.test_kustomer import create
-from tests.standin.kustomer import Kustomer
+from tests.standin.kustomer import Fault, Kustomer
 
 ID = {"externalId": "m1", "sentAt": "2026-01-31T09:30:00Z"}
 FILE = {"_id": "a" * 24, "name": "lamp.jpg", "contentType": "image/jpeg", "contentLength": 5}
@@ -86,3 +86,11 @@ def test_what_is_compared_is_what_was_written_and_attached_and_when(there: Body,
 def test_answer_that_tells_nothing_contradicts_nothing(found: Body) -> None:
     """What Kustomer leaves out is no other value."""
     assert differences(found, {"externalId": "m1", "customer": "a" * 24, "preview": "x", **ID}) == []
+
+
+def test_answer_about_another_message_is_not_taken_for_this_one(kustomer: Kustomer, run: Step, message: Body) -> None:
+    """A post is answered with somebody else's record, as where a connection carries one answer too many."""
+    other = {"id": "d" * 24, "type": "message", "attributes": {"externalId": "<other@x.example>"}}
+    kustomer.fault(Fault.answer(201, {"data": other}))
+    error = run(message | ID).failed
+    assert (type(error), error.outcome, error.retryable) == (OddAnswer, "unknown", True)

@@ -249,6 +249,17 @@ NO_IDS = [
     *("undefined", "null", "None", "NaN", "nan", "nil", "n/a", "N/A", "NA", "-", "--", "(null)", "[NULL]", "<null>"),
     *("\\N", "#N/A", "#REF!", "#NAME?", "#VALUE!", "[object Object]", "<>", " <undefined> ", "{}", "NaT"),
     *("00000000-0000-0000-0000-000000000000", "{{thread_id}}", "${threadId}", "chat-{{ id }}", "<${id}@x.example>"),
+    *(
+        "<undefined@mail.example>",
+        '"undefined"',
+        "<no value>",
+        "0" * 32,
+        "\u2800",
+        "---",
+        "[object Undefined]",
+        "#WERT!",
+    ),
+    *("<%= id %>", "%!s(<nil>)", "undefined-undefined"),
 ]
 NO_ID = "is no id, but what a program writes for nothing: leave it out"
 
@@ -260,7 +271,14 @@ def test_word_for_nothing_is_no_id(name: str, text: str) -> None:
     assert wrong({**NEEDED, name: text}) == {name: NO_ID}
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "guest", " Guest "])
+@pytest.mark.parametrize("text", ["1.23457E+14", "1,2e+11", "1001.0", "12345.00"])
+def test_number_that_a_spreadsheet_made_of_an_id_is_told(text: str) -> None:
+    """Many ids become the same one."""
+    made = "is a number that a spreadsheet or a program made of the id: export it again, as text"
+    assert wrong({**NEEDED, "messageId": text, "threadId": text}) == {"messageId": made, "threadId": made}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "guest", " Guest ", "anonymous"])
 def test_what_nobody_is_called_is_no_persons_and_no_threads_id(text: str) -> None:
     """Though a message may be the first of those that are counted from 0."""
     assert wrong({**NEEDED, "threadId": text, "customerExternalId": text}) == dict.fromkeys(

@@ -193,10 +193,6 @@ def _named(value: dict[str, Any], options: Options) -> tuple[dict[str, Any], lis
     return found, problems
 
 
-_NUMBER = re.compile(r"\d+([.,]\d+)?[eE]\+\d+|\d+\.0+").fullmatch
-_DESTROYED = "is a number that a spreadsheet or a program made of the id: export it again, as text"
-
-
 def _tidied(given: dict[str, Any], options: Options) -> dict[str, Any]:
     """Return a row in which ids are text, blanks are no values, and what it leaves empty is as for all rows."""
     row = {name: each for name, each in given.items() if not (isinstance(each, str) and each.isspace())}
@@ -256,7 +252,7 @@ def _incomplete(row: dict[str, Any], told: set[str]) -> list[Problem]:
     """Return what a row lacks or can't have as a whole, but for what is ``told`` already."""
     if "row" in told:  # then nothing is left of it
         return []
-    problems = [(name, _DESTROYED) for name in _IDS if _NUMBER(str(row.get(name, "")))]
+    problems = []
     if "threadId" not in row:
         problems.append(("threadId", "is missing: the id of the conversation, the same for all its messages"))
     if "direction" not in row:  # which record_message takes for in

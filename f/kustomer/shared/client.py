@@ -155,6 +155,15 @@ def read_record(status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
     return classify(status) or (None if has_id else OddAnswer), data
 
 
+def read_own(sent: Any, status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
+    """Read the answer to what was ``sent``, as ``read_record`` does: one with another externalId is somebody else's."""
+    problem, data = read_record(status, content)
+    answered = dig(data, "data", "attributes", "externalId")
+    wanted = sent.get("externalId") if isinstance(sent, dict) else None
+    is_other = problem is None and wanted and isinstance(answered, str) and answered != wanted
+    return OddAnswer if is_other else problem, data
+
+
 def read_object(status: int, content: bytes) -> tuple[ProblemClass | None, Any]:
     """Read an answer whose ``data`` is an object that need not have an id."""
     return _read_data(status, content, dict)
@@ -466,7 +475,8 @@ class Run:
         ``body`` is what to send, if not the run's own. Without ``keys`` only what provably was not stored is sent
         again, but for what may be there twice. Raise KustomerError.
         """
-        request = self._signed("POST", path, to_json(self.body if body is None else body))
+        sent = self.body if body is None else body
+        request = self._signed("POST", path, to_json(sent), lambda *answer: read_own(sent, *answer))
         failures = Counter[ProblemClass | None]()
         answer: Answer | None = None
         while True:

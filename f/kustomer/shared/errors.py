@@ -247,5 +247,10 @@ def _forms(texts: Iterable[str]) -> list[str]:
     """Return each text as it may be quoted: as it is, trimmed, and as JSON; the longest first."""
     found = set()
     for text in texts:
-        found |= {text, text.strip(), *(json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False))}
+        found |= {
+            text,
+            text.strip(),
+            " ".join(text.split()),
+            *(json.dumps(text, ensure_ascii=plain)[1:-1] for plain in (True, False)),
+        }
     return sorted((form for form in found if len(form) >= SHORTEST_SECRET), key=len, reverse=True)

@@ -82,17 +82,22 @@ def _sent(value: str) -> str | None:
     return _instant(value) or not_sent_yet(datetime.fromisoformat(value.upper()))
 
 
-# What programs write where there is nothing, in small letters and without brackets around it. As an id it would be
-# that of all who have none, so that strangers shared a conversation.
+# What programs write where there is nothing, in small letters and without brackets and quotes around it. As an id it
+# would be that of all who have none, so that strangers shared a conversation.
 _NOTHING = {
-    *("", "-", "--", "undefined", "null", "none", "nan", "nat", "nil", "na", "n/a", "\\n", "object object"),
-    *("#n/a", "#na", "#ref!", "#name?", "#value!", "#null!", "#num!", "#div/0!", "#error!"),
-    "00000000-0000-0000-0000-000000000000",
+    *("undefined", "null", "none", "nan", "nat", "nil", "na", "n/a", "n.a.", "\\n", "no value", "dbnull", "%!s(<nil"),
+    *("object object", "object undefined", "object null", "undefined undefined", "null null"),
+    *("#n/a", "#na", "#ref!", "#name?", "#value!", "#null!", "#num!", "#div/0!", "#error!", "#spill!"),
+    *("#nv", "#wert!", "#bezug!"),
 }
 # What a message may be called where they are counted, and no person and no thread is.
-_NOBODY = {"0", "-1", "guest"}
+_NOBODY = {"0", "-1", "guest", "anonymous", "unknown"}
+_DESTROYED = "is a number that a spreadsheet or a program made of the id: export it again, as text"
 _NO_ID = "is no id, but what a program writes for nothing: leave it out"
-_NOT_FILLED_IN = r"\{\{[^{}]*\}\}|\$\{[^{}]*\}"
+# An id of zeros, one made of nothing, and a template that nobody has filled in.
+_EMPTY = r"^[0-]{24,}$|^<?undefined[@:/-]|\{\{[^{}]*\}\}|\$\{[^{}]*\}|<%.*%>|\{%.*%\}"
+# How spreadsheets and data frames write a long number.
+_NUMBER = r"\d+([.,]\d+)?e\+\d+|\d{3,}\.0+"
 
 
 def not_an_id(text: str) -> str | None:
@@ -103,9 +108,10 @@ def not_an_id(text: str) -> str | None:
         return "has a NUL character in it: take it out"
     if not any(each.isprintable() and not each.isspace() for each in text):
         return "is blank: leave it out, or give an id"
-    if text.strip(" <>()[]{}").lower() in _NOTHING or re.search(_NOT_FILLED_IN, text):
+    plain = text.strip(" <>()[]{}'\"").lower()
+    if plain in _NOTHING or not re.search(r"\w", text) or re.search(_EMPTY, text.lower()):
         return _NO_ID
-    return None
+    return _DESTROYED if re.fullmatch(_NUMBER, plain) else None
 
 
 def not_somebodys_id(text: str) -> str | None:
