@@ -162,7 +162,7 @@ def main(auth: kustomer, body: "History") -> dict[str, Any]:
     given = start(auth, IMPORT, body, History).body
     with _opened(given) as file, closing(_plan(given, file)) as plan:
         remarks = _read_rows(given, file, plan)
-        organisation, limit = _key(auth)
+        organisation, limit = _key_for_import(auth)
         if given.get("check"):
             result = _result(plan, remarks) | _checked(plan, given, limit)
         else:
@@ -239,7 +239,7 @@ def _options(given: dict[str, Any], header: list[str] | None) -> Options:
     return Options(given["app"], given.get("channel", ""), given.get("direction", ""), given.get("columns"), header)
 
 
-def _key(auth: kustomer) -> tuple[str, int]:
+def _key_for_import(auth: kustomer) -> tuple[str, int]:
     """Ask Kustomer whose the key is: return the organisation, and how many requests a minute it may send.
 
     Raise AccessDenied with all roles that the key lacks.

@@ -323,7 +323,7 @@ def test_what_a_csv_writer_writes_is_read_as_it_was(
     writer.writerows([columns, *rows])
     content = written.getvalue().encode(data.draw(st.sampled_from(["utf-8-sig", "utf-16"])))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file, "CHUNK_BYTES", chunk)
+        patch.setattr(file, "BLOCK_BYTES", chunk)
         found = values(pack(content))
     kept = [(number, row) for number, row in enumerate(rows, 2) if "".join(row).strip()]
     numbered = [(number, dict(zip(columns, row, strict=True))) for number, row in kept]
@@ -355,7 +355,7 @@ def test_json_lines_are_read_as_they_were_written(rows: list[dict[str, Any]], ch
     """However the chunks fall that the file is read in."""
     content = "\n".join(json.dumps(row) for row in rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(file, "CHUNK_BYTES", chunk)
+        patch.setattr(file, "BLOCK_BYTES", chunk)
         assert values(content) == list(enumerate(rows, 1))
 
 

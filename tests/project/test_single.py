@@ -20,10 +20,7 @@ from tests.standin.kustomer import Fault, Kustomer
 from tests.standin.windmill import Workspace
 
 STEPS = [script.stem for script in lock.STEPS]
-clash = pytest.mark.xfail(raises=single.NotJoined, reason="modules of the import use one name for two things")
-each_step = pytest.mark.parametrize(
-    "step", [pytest.param(step, marks=[clash] * (step == "import_messages")) for step in STEPS]
-)
+each_step = pytest.mark.parametrize("step", STEPS)
 
 file_of = functools.cache(single.single)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-CHUNK_BYTES = 1 << 16
+BLOCK_BYTES = 1 << 16
 # 10,240 characters of a text are recorded; a row a hundred times as long is no message, and is never held whole.
 LONGEST_ROW = 1_000_000
 _TOO_LONG = f"is longer than {LONGEST_ROW:,} characters: shorten its text, or attach it as a file"
@@ -59,7 +59,7 @@ def records(file: BinaryIO, name: str = "") -> Records:
     """
     chunks = _chunks(file)
     head = next(chunks, b"")
-    lines = _lines(_texts(chain([head], chunks), _encoding(head)))
+    lines = _lines(_decoded_texts(chain([head], chunks), _encoding(head)))
     number, first = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (0, ""))
     if not number:
         raise WrongFile("is empty: give one with a row for each message")
@@ -99,7 +99,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     file.seek(0)
     source = gzip.GzipFile(fileobj=file, mode="rb") if packed else file
     try:
-        while chunk := source.read(CHUNK_BYTES):
+        while chunk := source.read(BLOCK_BYTES):
             yield chunk
     except EOFError:
         raise WrongFile("is a gzip file that is cut off: copy or export it again") from None
@@ -124,7 +124,7 @@ def _encoding(head: bytes) -> str:
     return "utf-8-sig"
 
 
-def _texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
+def _decoded_texts(chunks: Iterable[bytes], encoding: str) -> Iterator[str]:
     """Yield what the bytes say, each line end (CRLF, LF or CR, as in an editor) as one ``\\n``."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder(encoding)(), translate=True)
     before = 0
@@ -210,7 +210,7 @@ def _json_records(lines: Iterator[str], number: int) -> Iterator[Record]:
         try:
             value = decode(line)
         except (ValueError, RecursionError) as error:
-            if problem := _not_json(line, error):
+            if problem := _line_problem(line, error):
                 yield Record(row, None, problem)
             continue
         if isinstance(value, dict):
@@ -219,7 +219,7 @@ def _json_records(lines: Iterator[str], number: int) -> Iterator[Record]:
             yield Record(row, None, 'must be a JSON object, such as {"messageId": "1"}')
 
 
-def _not_json(line: str, error: Exception) -> str | None:
+def _line_problem(line: str, error: Exception) -> str | None:
     """Return what is wrong with a line, without quoting it; None for a blank one."""
     if isinstance(line, _TooLong):
         return _TOO_LONG

@@ -124,7 +124,10 @@ class Pace:
 
     def see(self, headers: Mapping[str, str]) -> None:
         """Note what the headers of an answer say of the limit."""
-        limit, remaining = _count(headers.get("x-ratelimit-limit")), _count(headers.get("x-ratelimit-remaining"))
+        limit, remaining = (
+            _whole_number(headers.get("x-ratelimit-limit")),
+            _whole_number(headers.get("x-ratelimit-remaining")),
+        )
         self.limit = limit or self.limit
         if remaining is None:
             return
@@ -156,7 +159,7 @@ class Pace:
             raise TimeIsUp
 
 
-def _count(text: str | None) -> int | None:
+def _whole_number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() and len(text) < 10 else None
 
 
@@ -409,7 +412,7 @@ class BulkJobs:
     def _create_batch(self, kind: RecordKind, bodies: Bodies, look: Look) -> Iterator[Results]:
         """Create these by one bulk job, or by several where Kustomer refuses them together."""
         rows = [self._plan.message(int(ref)) for ref in bodies]
-        self._texts = [text for row in rows for text in _texts(row)]
+        self._texts = [text for row in rows for text in _written(row)]
         self.notes.submitting(kind.name, map(int, bodies), (row.thread_id for row in rows))
         try:
             job = self._submit(kind, bodies)
@@ -536,7 +539,7 @@ def _said(errors: list[dict[str, str | None]]) -> str:
     return "; ".join(map(sentence, errors))
 
 
-def _texts(row: Row) -> list[str]:
+def _written(row: Row) -> list[str]:
     """Return what people wrote in a row, and what they are known by: what stays out of errors, results and logs."""
     from f.kustomer.record_message import texts_of
 

@@ -32,7 +32,7 @@ REQUESTS_OF_A_JOB = 2
 # Nobody reads more reasons, more examples, or longer texts.
 MOST_REASONS = 50
 MOST_EXAMPLES = 3
-LONGEST_REASON = 1_000
+LONGEST_TITLE = 1_000
 
 # ``left`` is for a later run, ``unknown`` may be recorded or not.
 Status = Literal["created", "already", "refused", "unknown", "left"]
@@ -396,4 +396,4 @@ def _alike(title: str) -> str:
 
 def _as_told(text: str) -> str:
     """Return text that may name a column of the file as a database can hold it, and a result."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:LONGEST_REASON]
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:LONGEST_TITLE]

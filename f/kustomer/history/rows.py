@@ -76,13 +76,13 @@ class Options:
         header: list[str] | None = None,
     ) -> None:
         self.defaults = {"app": app, "channel": channel, "direction": direction}
-        self.names = _names(columns)
+        self.names = _column_names(columns)
         self.is_csv = header is not None
         # What else a file has is left aside, and named once, where somebody has said what counts.
         self.known_only = not columns and not self.is_csv
 
 
-def _names(columns: dict[str, str] | None) -> dict[str, list[str]]:
+def _column_names(columns: dict[str, str] | None) -> dict[str, list[str]]:
     """Return our names by theirs, as ``_plain`` writes these; without ``columns`` theirs are ours.
 
     What marks internal notes counts in any case, as nobody wants these to be shown.
@@ -107,7 +107,7 @@ def wrong_columns(columns: dict[str, Any] | None, header: list[str] | None) -> l
     occurs in them.
     """
     given, problems = check(columns or {}, Columns, "columns", limit=None)
-    names = _names(given)
+    names = _column_names(given)
     if header is None and not given:
         return problems
     headings = [_plain(each) for each in header or []]
@@ -118,14 +118,14 @@ def wrong_columns(columns: dict[str, Any] | None, header: list[str] | None) -> l
         if headings.count(theirs) > 1:
             problems.append((f"columns.{ours}", "is what several columns of the file are called: rename all but one"))
     there = {ours for ours, theirs in pairs if given or theirs in headings}
-    return problems + _missing(there, header or [], bool(given))
+    return problems + _columns_missing(there, header or [], bool(given))
 
 
-def _missing(there: set[str], header: list[str], given: bool) -> list[Problem]:
+def _columns_missing(there: set[str], header: list[str], given: bool) -> list[Problem]:
     """Return which needed fields no column is for, with the column of the file that is likely meant."""
     from f.kustomer.shared.advice import MISTAKEN_NAMES
 
-    free = [] if given else [each for each in header if _plain(each) not in _names(None)]
+    free = [] if given else [each for each in header if _plain(each) not in _column_names(None)]
     wanted = [name for name in ("messageId", "threadId", "sentAt") if name not in there]
     wanted += [] if there & _CUSTOMER else ["email"]
     # Without it messages would be recorded by their subjects only, and nobody sees what is missing.
@@ -150,7 +150,7 @@ def _meant(names: list[str], header: list[str]) -> str:
 
 def unused_columns(columns: dict[str, Any] | None, header: list[str]) -> list[str]:
     """Return the headings, each once, of the columns that are left aside."""
-    names = _names(columns)
+    names = _column_names(columns)
     return [each for each in dict.fromkeys(header) if each.strip() and _plain(each) not in names]
 
 
@@ -160,7 +160,7 @@ def row_of(record: Record, options: Options) -> Row | list[Problem]:
         return [("row", record.problem or "is empty")]
     given, problems = _named(record.value, options)
     private = _private(given.pop("private", None))
-    instant, undated = _instant(given.pop("sentAt", None))
+    instant, undated = _moment_sent(given.pop("sentAt", None))
     for name in ("meta", "custom"):
         if isinstance(given.get(name), str):
             given[name] = _object(given[name])
@@ -229,7 +229,7 @@ _DATE_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?) 
 _NO_DATE = "must be a date and time with a zone, such as 2026-01-31T09:30:00.000Z"
 
 
-def _instant(value: Any) -> tuple[datetime | None, str | None]:
+def _moment_sent(value: Any) -> tuple[datetime | None, str | None]:
     """Return the time that a text says, in UTC; or None, and what is wrong with it."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None, "is missing"

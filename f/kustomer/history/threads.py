@@ -174,7 +174,7 @@ class Part:
         found = self._jobs.call(CONVERSATIONS, lambda run: run.find("/v1/conversations", keys), [thread_id])
         if not found:
             return None
-        return Place(found["data"]["id"], _related(found, "customer"))
+        return Place(found["data"]["id"], _id_of(found, "customer"))
 
     def _message_ids(self, place: Place) -> dict[str, str]:
         """Return the messages that a conversation has, whoever recorded them: their ids, each by its externalId."""
@@ -289,7 +289,7 @@ class Part:
             found = self._jobs.call(MESSAGES, lambda run: run.find("/v1/messages", keys), [row.message_id])
         if not found:
             self._plan.refuse(row.number, [("", f"was refused by Kustomer: {why}")])
-        elif (where := _related(found, "conversation")) == self._places[row.thread_id].conversation:
+        elif (where := _id_of(found, "conversation")) == self._places[row.thread_id].conversation:
             self._plan.mark([row.number], "already")
         else:
             self._plan.refuse(row.number, [("messageId", f"is that of a message in conversation {where} already")])
@@ -334,5 +334,5 @@ class Part:
         return attachments
 
 
-def _related(found: dict[str, Any], name: str) -> str:
+def _id_of(found: dict[str, Any], name: str) -> str:
     return str(dig(found, "data", "relationships", name, "data", "id") or "")
