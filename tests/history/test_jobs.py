@@ -76,6 +76,24 @@ def test_check_writes_nothing_and_says_what_it_will_take(site: Site) -> None:
         assert done["requests"] == pytest.approx(told["requests"], rel=0.3)
 
 
+@pytest.mark.parametrize(
+    "text", ["x" * 900, "ü" * 900, "我" * 500, "💬" * 300], ids=["ascii", "umlauts", "hanzi", "emoji"]
+)
+@pytest.mark.parametrize("threads", [20, 150])
+def test_the_requests_that_are_told_are_those_that_are_needed(site: Site, text: str, threads: int) -> None:
+    """Within a fifth, whatever letters the texts are of, with the files that are linked."""
+    rows: list[Any] = [{**row, "text": text} for row in history(600, threads=threads, customers=threads)]
+    for row in rows[:5]:
+        row["files"] = "https://files.acme.example/a.pdf"
+    site.put(rows)
+    site.kustomer.jobs.bulk = Bulk(delay=0, per_item=0)
+    for fresh in (True, False):
+        site.clear()
+        site.put(rows)
+        told = site.run(check=True, fresh=fresh)["requests"]
+        assert site.run(fresh=fresh)["requests"] == pytest.approx(told, rel=0.2)
+
+
 def test_messages_that_anybody_has_recorded_are_left_as_they_are(site: Site) -> None:
     """A message is known by its id in its thread, whatever its app; a thread by its id, whoever it is with."""
     rows = history(12, threads=2)

@@ -69,6 +69,21 @@ def test_a_limit_that_stays_used_up_ends_with_the_time_that_was_given(site: Site
     assert 400 < sum(waited) <= 600
 
 
+@pytest.mark.parametrize("at", ["/v1/customers/bulk", "/v1/bulk/", "/v1/conversations/externalId"])
+@pytest.mark.parametrize("seconds", [60, 200])
+def test_waits_for_a_limit_or_a_failing_server_end_with_the_time(
+    site: Site, waited: list[float], at: str, seconds: float
+) -> None:
+    """Those of each request, too, which alone may last for a minute."""
+    site.put(history(200, threads=150))
+    on = "POST" if at.endswith("bulk") else "GET"
+    faults = [Fault.answer(429, {"errors": []}, {"Retry-After": "25"}, at=at, on=on) for _ in range(9)]
+    site.kustomer.fault(*faults, *[Fault.answer(503, b"", {"Retry-After": "40"}, at=at, on="GET") for _ in range(9)])
+    site.run(seconds=seconds)
+    site.kustomer._faults.clear()
+    assert sum(waited) <= seconds
+
+
 def test_seconds_in_which_nothing_can_be_recorded_are_told(site: Site) -> None:
     """Else it would be run again and again, and never come to anything."""
     site.put(history(400, threads=400))

@@ -75,3 +75,20 @@ def test_a_page_that_fails_is_no_end_of_the_list(kustomer: Kustomer, auth: Body,
     kustomer.fault(*[Fault.answer(503, on="GET")] * 3)
     with pytest.raises(ServerFailed):
         list(pages)
+
+
+def test_a_page_that_brings_nothing_new_ends_the_list(kustomer: Kustomer, auth: Body, message: Body, run: Run) -> None:
+    """Some servers repeat their last page for ever."""
+    ids = fill(kustomer, auth, message, 3)
+    page = {"data": [{"id": each} for each in ids], "links": {"next": "/more"}}
+    kustomer.fault(*[Fault.answer(200, page, on="GET", at=PATH) for _ in range(50)])
+    assert [each["id"] for each in run.list(PATH)] == ids
+    assert run.requests == 2
+
+
+@pytest.mark.parametrize("item", [None, 7, "x", []], ids=repr)
+def test_a_list_of_something_else_is_no_answer_of_kustomers(kustomer: Kustomer, run: Run, item: object) -> None:
+    """A resource is an object."""
+    kustomer.fault(Fault.answer(200, {"data": [item]}, on="GET", at=PATH))
+    with pytest.raises(OddAnswer):
+        list(run.list(PATH))
