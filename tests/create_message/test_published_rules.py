@@ -95,7 +95,7 @@ def is_an_id(text: str) -> bool:
     plain = text.strip(" <>()[]{}'\"").lower()
     number = re.fullmatch(r"\d+([.,]\d+)?e\+\d+|\d{3,}\.0+", plain)
     template = re.search(r"\{\{[^{}]*}}|\${[^{}]*}|<%.*%>|\{%.*%}|^[0-]{24,}$", text)
-    empty = not re.search(r"\w", text) or re.search("[\0\ud800-\udfff]", text)
+    empty = re.fullmatch(r"[\s\u2010-\u2015\u2800<>()\[\]{}'\"-]*", text) or re.search("[\0\ud800-\udfff]", text)
     return seen and plain not in nothing and not (number or template or empty)
 
 

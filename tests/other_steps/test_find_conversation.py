@@ -9,6 +9,7 @@ from f.kustomer.find_conversation import Conversation, main
 from f.kustomer.shared.errors import RateLimited, Rejected
 from tests.conftest import Body
 from tests.other_steps.conftest import Find, Finder, problems
+from tests.stand_ins.test_kustomer import create
 from tests.standin.kustomer import Fault, Kustomer
 
 EXTERNAL_ID = "<CAF1042@mail.acme.example>"
@@ -85,7 +86,7 @@ def test_an_unknown_customer_is_rejected(find: Find, kustomer: Kustomer) -> None
 def test_the_limit_of_one_customer_is_named(kustomer: Kustomer, find: Find, waits: list[float]) -> None:
     """Kustomer lets one client make 120 conversations a minute for one customer; the wait for it outlasts that."""
     for number in range(120):
-        find(find.body | {"externalId": str(number)})
+        create(kustomer, "conversations", customer=find.body["customer"], externalId=f"thread-{number}")
     error = find(find.body).failed
     assert (type(error), error.outcome, error.retryable) == (RateLimited, "rejected", True)
     assert "120 conversations a minute for one customer" in str(error)

@@ -94,8 +94,11 @@ _NOTHING = {
 _NOBODY = {"0", "-1", "guest", "anonymous", "unknown"}
 _DESTROYED = "is a number that a spreadsheet or a program made of the id: export it again, as text"
 _NO_ID = "is no id, but what a program writes for nothing: leave it out"
-# An id of zeros, one made of nothing, and a template that nobody has filled in.
-_EMPTY = r"^[0-]{24,}$|^<?undefined[@:/-]|\{\{[^{}]*\}\}|\$\{[^{}]*\}|<%.*%>|\{%.*%\}"
+# Dashes, brackets and quotes only, zeros, an id made of nothing, and a template that nobody has filled in.
+_EMPTY = (
+    r"^[\s\u2010-\u2015\u2800<>()\[\]{}'\"-]*$|^[0-]{24,}$|^<?undefined[@:/-]"
+    r"|\{\{[^{}]*\}\}|\$\{[^{}]*\}|<%.*%>|\{%.*%\}"
+)
 # How spreadsheets and data frames write a long number.
 _NUMBER = r"\d+([.,]\d+)?e\+\d+|\d{3,}\.0+"
 
@@ -109,7 +112,7 @@ def not_an_id(text: str) -> str | None:
     if not any(each.isprintable() and not each.isspace() for each in text):
         return "is blank: leave it out, or give an id"
     plain = text.strip(" <>()[]{}'\"").lower()
-    if plain in _NOTHING or not re.search(r"\w", text) or re.search(_EMPTY, text.lower()):
+    if plain in _NOTHING or re.search(_EMPTY, text.lower()):
         return _NO_ID
     return _DESTROYED if re.fullmatch(_NUMBER, plain) else None
 
